@@ -1,0 +1,10 @@
+"""Published spiking-neuron methods as native components of snnTorch and SpikingJelly.
+
+``snn_ext.functional`` and ``snn_ext.surrogate`` need no framework; ``snn_ext.snntorch`` and
+``snn_ext.spikingjelly`` are the two faces, each importing only its own framework.
+"""
+
+from . import functional, surrogate
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "functional", "surrogate"]

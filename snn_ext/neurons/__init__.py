@@ -1,0 +1,1 @@
+"""The neurons, framework-free: their equations and derivatives, written once, in plain torch."""

@@ -1,0 +1,61 @@
+r"""The variable spiking neuron (VSN): a graded spike gated by an integrate-and-fire event.
+
+.. math::
+
+    h_t &= d\,v_{t-1} + k\,x_t            && \text{charge} \\
+    o_t &= H(h_t - \theta)                && \text{fire} \\
+    y_t &= \mathrm{act}(x_t\,o_t)         && \text{emit: the input itself, gated; act}(0) = 0 \\
+    v_t &= (1 - o_t)\,h_t                 && \text{reset to zero}
+
+Source: S. Garg and S. Chakraborty, "Neuroscience inspired scientific machine learning (Part-1):
+Variable spiking neuron for regression", arXiv:2311.09267; restated by the authors in arXiv:2603.21674.
+The gate is not detached where it multiplies the input, so
+:math:`\partial y/\partial x = \mathrm{act}'(\cdot)\,(o + x\,g\,k)` at the same step.
+
+Inferred, not from the paper: the input gain :math:`k` (one in the paper), which lets the potential be
+charged by ``x / tau`` while the undivided input is what passes the gate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from torch import Tensor
+
+from .activation import DERIVATIVES, FUNCTIONS, Activation
+from .leaky import Gradients, Parameters, Spike
+
+
+@dataclasses.dataclass(frozen=True)
+class VSN:
+    """The equations of the VSN after charging and firing, and their derivatives.
+
+    Parameters
+    ----------
+    activation : str or callable
+        A name of `snn_ext.neurons.activation`, or a callable (then there is no `emit_backward`).
+    """
+
+    activation: str | Activation = "identity"
+
+    parameters: ClassVar[tuple[str, ...]] = ("decay", "gain", "threshold")
+
+    def emit(self, x: Tensor, h: Tensor, o: Tensor, p: Parameters, spike: Spike) -> Tensor:
+        act = FUNCTIONS[self.activation] if isinstance(self.activation, str) else self.activation
+        return act(x * o)
+
+    def emit_backward(
+        self, gy: Tensor, x: Tensor, h: Tensor, o: Tensor, p: Parameters, slope: Spike
+    ) -> tuple[Tensor, Tensor | None, Tensor, Gradients]:
+        """Return the gradients of `x`, `h` (``None``: not used), `o` and of the parameters."""
+        assert isinstance(self.activation, str)
+        gz = gy * DERIVATIVES[self.activation](x * o)
+        return gz * o, None, gz * x, {}
+
+    def reset(self, h: Tensor, o: Tensor, p: Parameters) -> Tensor:
+        return (1 - o) * h
+
+    def reset_backward(self, gv: Tensor, h: Tensor, o: Tensor, p: Parameters) -> tuple[Tensor, Tensor, Gradients]:
+        """Return the gradients of `h`, `o` and of the parameters."""
+        return gv * (1 - o), -gv * h, {}
