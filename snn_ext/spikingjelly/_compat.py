@@ -1,0 +1,190 @@
+"""What differs between SpikingJelly's generations, found by feature; and its surrogates, recognised.
+
+`Node` is the base of this package's neurons.  A neuron says only how it runs a sequence
+(`Node._simulate`); `Node` gives it the shape that the installed generation expects:
+
+* SpikingJelly 2.0: functional transitions over explicit, materialised states;
+* SpikingJelly 0.0.0.0.14: ``single_step_forward`` / ``multi_step_forward`` and ``backend``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    from spikingjelly.activation_based import base, neuron
+    from spikingjelly.activation_based import surrogate as sj_surrogate
+except ModuleNotFoundError as error:
+    if error.name is None or not error.name.startswith("spikingjelly.activation_based"):
+        raise
+    raise ImportError(
+        "this SpikingJelly has no spikingjelly.activation_based and is not supported; "
+        "upgrade with: pip install 'spikingjelly>=0.0.0.0.14'"
+    ) from error
+
+from ..ops.reference import compute_dtype
+from .nir import refuse_tracing
+from ..surrogate import ATan, FastSigmoid, Rectangular, Sigmoid, Surrogate, Triangular
+
+FUNCTIONAL = hasattr(neuron.BaseNode, "single_step_functional_forward")
+HAS_BACKEND = hasattr(base.MemoryModule, "backend")
+
+if FUNCTIONAL == HAS_BACKEND:
+    raise ImportError(
+        "this SpikingJelly is a pre-release between the 0.0.0.0.14 and the 2.0 designs and is not "
+        "supported; install spikingjelly==0.0.0.0.14 or spikingjelly>=2.0.0"
+    )
+
+_NAMED: dict[str, Callable[[float], Surrogate]] = {
+    "ATan": ATan,
+    "Sigmoid": Sigmoid,
+    "PiecewiseQuadratic": lambda alpha: Triangular(1 / alpha),
+    "Rect": lambda alpha: Rectangular(1 / alpha),
+}
+_KNOWN: dict[type, Callable[[float], Surrogate]] = {
+    getattr(sj_surrogate, name): ours for name, ours in _NAMED.items() if hasattr(sj_surrogate, name)
+}
+
+
+def as_surrogate(surrogate_function: Any) -> Surrogate | Callable[[Tensor], Tensor]:
+    """Return the fused surrogate equal to `surrogate_function`, or that itself if there is none."""
+    ours = _KNOWN.get(type(surrogate_function))
+    if ours is None or not surrogate_function.spiking:
+        return surrogate_function
+    return ours(float(surrogate_function.alpha))
+
+
+def native_positions(init: Callable[..., None]) -> Callable[..., None]:
+    """Give a neuron's ``__init__`` the positional order of the installed generation's neurons.
+
+    SpikingJelly 0.0.0.0.14 has ``backend`` between ``step_mode`` and ``store_v_seq``; 2.0 has none.
+    """
+    if not HAS_BACKEND:
+        return init
+    place = list(inspect.signature(init).parameters).index("store_v_seq") - 1
+
+    @functools.wraps(init)
+    def with_backend(self: Any, *args: Any, **kwargs: Any) -> None:
+        if len(args) > place:
+            kwargs["backend"] = args[place]
+        init(self, *args[:place], *args[place + 1 :], **kwargs)
+
+    return with_backend
+
+
+class _NodeBase(neuron.BaseNode):
+    """What both generations share: no symbolic tracing, a state of the right dtype, light copies."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        refuse_tracing(self, x)
+        return super().forward(x, *args, **kwargs)
+
+    def _simulate(self, x_seq: Tensor, v: Tensor, return_v_seq: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the emitted sequence, the final potential and, if asked, the potential sequence."""
+        raise NotImplementedError
+
+    def _hold(self, name: str, value: float | Tensor, learn: bool) -> None:
+        """Keep `value` as a parameter if it is learned, as a buffer if it is a tensor, else as it is."""
+        self.__dict__.pop(name, None)
+        if learn:
+            setattr(self, name, torch.nn.Parameter(torch.as_tensor(value).detach().clone()))
+        elif isinstance(value, Tensor):
+            self.register_buffer(name, value)
+        else:
+            setattr(self, name, value)
+
+    def _initial(self, x: Tensor) -> Tensor:
+        return torch.zeros(x.shape, dtype=compute_dtype(x.dtype), device=x.device)
+
+    def extra_repr(self) -> str:
+        shown = {name: brief(getattr(self, name)) for name in ("v_threshold", "v_reset", "detach_reset")}
+        shown["step_mode"] = self.step_mode
+        if HAS_BACKEND:
+            shown["backend"] = self.backend
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the graph behind: a copy or pickle taken during training carries the bare states."""
+        state = self.__dict__.copy()
+        state["_memories"] = {name: _detached(value) for name, value in self._memories.items()}
+        if "v_seq" in state:
+            state["v_seq"] = _detached(state["v_seq"])
+        return state
+
+
+def brief(value: Any) -> str:
+    """Print one number as itself and a tensor of many as its shape."""
+    if isinstance(value, Tensor):
+        return f"{value.item():.4g}" if value.numel() == 1 else f"tensor of shape {tuple(value.shape)}"
+    return str(value)
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+if FUNCTIONAL:
+
+    class Node(_NodeBase):
+        """Base node in SpikingJelly 2.0's design."""
+
+        def materialize_states(
+            self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], step_mode: str
+        ) -> tuple[Any, ...]:
+            """Return the states as tensors; another shape than the input's starts anew, as natively."""
+            x = inputs[0][:1].squeeze(0) if step_mode == "m" else inputs[0]
+            v = states[0]
+            if not isinstance(v, Tensor) or v.shape != x.shape:
+                v = self._initial(x)
+            return (v.to(dtype=compute_dtype(x.dtype), device=x.device), *states[1:])
+
+        def single_step_functional_forward(
+            self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], **kwargs: Any
+        ) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+            y_seq, v, _ = self._simulate(inputs[0].unsqueeze(0), states[0], False)
+            return (y_seq.squeeze(0),), (v, *states[1:])
+
+        def multi_step_functional_forward(
+            self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], **kwargs: Any
+        ) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+            y_seq, v, _ = self._simulate(inputs[0], states[0], False)
+            return (y_seq,), (v, *states[1:])
+
+        def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            (v,) = self.materialize_states((x_seq,), tuple(self._memories.values()), "m")
+            y_seq, self.v, v_seq = self._simulate(x_seq, v, self.store_v_seq)
+            if self.store_v_seq:
+                self.v_seq = v_seq
+            return y_seq
+
+else:
+
+    class Node(_NodeBase):  # type: ignore[no-redef]
+        """Base node in SpikingJelly 0.0.0.0.14's design."""
+
+        def single_step_forward(self, x: Tensor) -> Tensor:
+            y_seq, self.v, _ = self._simulate(x.unsqueeze(0), self._state(x), False)
+            return y_seq.squeeze(0)
+
+        def multi_step_forward(self, x_seq: Tensor) -> Tensor:
+            v = self._state(x_seq[:1].squeeze(0))
+            y_seq, self.v, v_seq = self._simulate(x_seq, v, self.store_v_seq)
+            if self.store_v_seq:
+                self.v_seq = v_seq
+            return y_seq
+
+        def _state(self, x: Tensor) -> Tensor:
+            if not isinstance(self.v, Tensor):
+                return self._initial(x)
+            if self.v.shape != x.shape:
+                raise ValueError(
+                    f"{self._get_name()} holds a potential of shape {tuple(self.v.shape)}, but one step of the "
+                    f"input has shape {tuple(x.shape)}; call functional.reset_net(net) between batches"
+                )
+            return self.v
