@@ -1,0 +1,5 @@
+"""``snn-ext demo``: small networks of native layers, native LIF neurons and VSN, on real data."""
+
+from .run import run
+
+__all__ = ["run"]
