@@ -73,7 +73,10 @@ class Surrogate:
 
     def __call__(self, u: Tensor) -> Tensor:
         """Return the spikes of `u` (or the primitive, if not `spiking`), differentiable."""
-        return _Spike.apply(u, self) if self.spiking else self.primitive(u)
+        if not self.spiking:
+            return self.primitive(u)
+        # torch.compile does not trace functions with a forward-mode rule.
+        return (_Spike if torch.compiler.is_compiling() else _DualSpike).apply(u, self)
 
     def __post_init__(self) -> None:
         field = dataclasses.fields(self)[-1].name
@@ -168,7 +171,7 @@ def from_name(name: str, scale: float, *, spiking: bool = True, strict: bool = F
 
 
 class _Spike(torch.autograd.Function):
-    """Step forward, ``g`` backward; also under ``torch.func`` and forward-mode differentiation."""
+    """Step forward, ``g`` backward; also under ``torch.func``."""
 
     generate_vmap_rule = True
 
@@ -180,12 +183,20 @@ class _Spike(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Tensor, Surrogate], output: Tensor) -> None:
         u, ctx.surrogate = inputs
         ctx.save_for_backward(u)
-        ctx.save_for_forward(u)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (u,) = ctx.saved_tensors
         return grad * ctx.surrogate.gradient(u), None
+
+
+class _DualSpike(_Spike):
+    """The same, with forward-mode differentiation."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Surrogate], output: Tensor) -> None:
+        _Spike.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[0])
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
