@@ -46,7 +46,7 @@ def vsn(
     detach_reset=False,
     reset_delay=False,
 ):
-    """Return graded spikes, final potential, potentials and events of the VSN, in float64."""
+    """Return graded spikes, final potential, potentials, and distances to threshold, in float64."""
     as64 = [torch.as_tensor(a, dtype=torch.float64) for a in (x_seq, v0, decay, threshold, gain)]
     x_seq, v, decay, threshold, gain = as64
     act = ACTIVATIONS[activation]
@@ -56,12 +56,12 @@ def vsn(
 
     if reset_delay:
         v = after_reset(v, step(v - threshold, surrogate, scale, strict))
-    y_seq, potentials, events = [], [], []
+    y_seq, potentials, distances = [], [], []
     for t in range(x_seq.shape[0]):
         h = decay * v + gain * x_seq[t]
         o = step(h - threshold, surrogate, scale, strict)
         y_seq.append(act(x_seq[t] * o))
         v = after_reset(h, o)
         potentials.append(h if reset_delay else v)
-        events.append(o.detach())
-    return torch.stack(y_seq), potentials[-1], torch.stack(potentials), torch.stack(events)
+        distances.append((h - threshold).detach())
+    return torch.stack(y_seq), potentials[-1], torch.stack(potentials), torch.stack(distances)
