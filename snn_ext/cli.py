@@ -23,7 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     demo = commands.add_parser("demo", help="train small mixed networks on real data, beside their twins")
     demo.add_argument("--seeds", type=_positive, default=1, help="paired repetitions (default: 1)")
     demo.add_argument("--framework", choices=FRAMEWORKS, help="run one framework only")
-    demo.add_argument("--quick", action="store_true", help="few epochs: shows that it runs, not what it reaches")
+    demo.add_argument(
+        "--quick", action="store_true", help="few epochs: shows that it runs, not what it reaches"
+    )
     demo.add_argument("--output", default="snn-ext-demo.png", help="picture to write (default: %(default)s)")
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
@@ -95,7 +97,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     missing = [name for name in ("matplotlib", "rich", "sklearn") if importlib.util.find_spec(name) is None]
     if missing:
         print(
-            f"snn-ext demo needs {', '.join(missing)}; install with: pip install 'snn-ext[demo]'", file=sys.stderr
+            f"snn-ext demo needs {', '.join(missing)}; install with: pip install 'snn-ext[demo]'",
+            file=sys.stderr,
         )
         return 1
     folder = Path(arguments.output).resolve().parent

@@ -8,7 +8,7 @@ state, ``torch.func`` transforms, forward-mode differentiation) runs on the diff
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def vsn(
     reset_delay: bool = False,
     state_quant: Callable[[Tensor], Tensor] | None = None,
     return_v_seq: bool = False,
-) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     r"""Variable spiking neuron over a sequence: graded spikes, gated by integrate-and-fire events.
 
     .. math::
@@ -148,10 +148,10 @@ def vsn(
 
 
 def _stack(
-    steps: object, dtype: torch.dtype, reset_delay: bool, return_v_seq: bool
-) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
+    steps: Iterable[reference.Step], dtype: torch.dtype, reset_delay: bool, return_v_seq: bool
+) -> tuple[Tensor, ...]:
     ys, vs = [], []
-    for s in steps:  # type: ignore[attr-defined]
+    for s in steps:
         ys.append(s.y.to(dtype))
         vs.append(s.h if reset_delay else s.v_next)
     if return_v_seq:
@@ -232,7 +232,7 @@ def _surrogate(
         )
     if strict is not None:
         raise ValueError(
-            f"strict={strict} has no effect on a callable surrogate, which decides by itself; leave strict out"
+            f"strict={strict} has no effect on a callable surrogate, which decides by itself; leave it out"
         )
     return surrogate
 

@@ -167,7 +167,8 @@ _BY_NAME: dict[str, type[Surrogate]] = {
 
 def from_name(name: str, scale: float, *, spiking: bool = True, strict: bool = False) -> Surrogate:
     """Rebuild a surrogate from what an operator carries: its `name` and its shape parameter."""
-    return _BY_NAME[name](scale, spiking=spiking, strict=strict)  # type: ignore[call-arg]
+    make: Any = _BY_NAME[name]
+    return make(scale, spiking=spiking, strict=strict)
 
 
 class _Spike(torch.autograd.Function):

@@ -134,7 +134,9 @@ def test_a_sequence_in_chunks_equals_the_whole(case, cut):
     assert torch.equal(last, v)
 
 
-@pytest.mark.parametrize("soft", [ATan(), FastSigmoid(3.0), Sigmoid(), Triangular(), Rectangular(0.8)], ids=repr)
+@pytest.mark.parametrize(
+    "soft", [ATan(), FastSigmoid(3.0), Sigmoid(), Triangular(), Rectangular(0.8)], ids=repr
+)
 @pytest.mark.parametrize("activation", ["identity", "tanh", "gelu"])
 @pytest.mark.parametrize("reset_delay", [False, True])
 def test_gradcheck_with_a_smooth_step(soft, activation, reset_delay):
@@ -296,18 +298,30 @@ X = torch.zeros(3, 4, 5)
 BAD = [
     ({"x_seq": torch.zeros(0, 4)}, ValueError, "x_seq has shape .*at least one time step"),
     ({"x_seq": torch.zeros(())}, ValueError, "at least one time step"),
-    ({"x_seq": torch.zeros(3, 4, dtype=torch.int64)}, TypeError, r"x_seq must be floating point.*x_seq\.float\(\)"),
+    (
+        {"x_seq": torch.zeros(3, 4, dtype=torch.int64)},
+        TypeError,
+        r"x_seq must be floating point.*x_seq\.float\(\)",
+    ),
     ({"x_seq": [[1.0]]}, TypeError, r"x_seq must be a torch\.Tensor, got list"),
     ({"decay": 1.5}, ValueError, r"decay=1\.5 must lie in \[0, 1\]"),
     ({"decay": -0.1}, ValueError, "decay=-0.1"),
     ({"decay": math.nan}, ValueError, "decay=nan"),
     ({"decay": "0.5"}, TypeError, "decay must be a number or a torch.Tensor, got str"),
     ({"threshold": math.nan}, ValueError, "threshold is NaN"),
-    ({"threshold": torch.ones(4)}, ValueError, r"threshold has shape \(4,\), which does not broadcast .*\(4, 5\)"),
+    (
+        {"threshold": torch.ones(4)},
+        ValueError,
+        r"threshold has shape \(4,\), which does not broadcast .*\(4, 5\)",
+    ),
     ({"threshold": torch.ones(1, 1, 5, 1)}, ValueError, "does not broadcast"),
     ({"decay": torch.ones(3, 1, 1)}, ValueError, "decay has shape"),
     ({"threshold": torch.ones(5, dtype=torch.int32)}, TypeError, "threshold must be floating point"),
-    ({"threshold": torch.ones(5, device="meta")}, ValueError, r"threshold is on meta but x_seq is on cpu.*\.to"),
+    (
+        {"threshold": torch.ones(5, device="meta")},
+        ValueError,
+        r"threshold is on meta but x_seq is on cpu.*\.to",
+    ),
     ({"v0": torch.zeros(3, 5)}, ValueError, "v0 has shape"),
     ({"v0": torch.zeros(4, 5, device="meta")}, ValueError, "v0 is on meta"),
     ({"v0": 0.0}, TypeError, "v0 must be a torch.Tensor or None"),

@@ -10,7 +10,16 @@ from oracle import STEP_PRIMITIVES
 
 from snn_ext.surrogate import ATan, FastSigmoid, Rectangular, Sigmoid, Surrogate, Triangular, from_name
 
-ALL = [ATan(), ATan(3.0), FastSigmoid(), FastSigmoid(5.0), Sigmoid(), Triangular(), Triangular(0.5), Rectangular()]
+ALL = [
+    ATan(),
+    ATan(3.0),
+    FastSigmoid(),
+    FastSigmoid(5.0),
+    Sigmoid(),
+    Triangular(),
+    Triangular(0.5),
+    Rectangular(),
+]
 
 
 @pytest.fixture(params=ALL, ids=repr)

@@ -17,7 +17,7 @@ HIDDEN = 64
 DECAY = 0.5
 
 
-def build(framework: str, arm: str, inputs: int, outputs: int, threshold: float, steps: int) -> nn.Module:
+def build(framework: str, arm: str, inputs: int, outputs: int, threshold: float, steps: int) -> Network:
     """Return the network of `arm` in `framework`, all neurons starting at `threshold`."""
     kinds = ARMS[arm]
     if arm == "ReLU":
@@ -30,7 +30,17 @@ def _linears(inputs: int, outputs: int, linear: Any = nn.Linear) -> tuple[nn.Mod
     return linear(inputs, HIDDEN), linear(HIDDEN, HIDDEN), linear(HIDDEN, outputs)
 
 
-class Twin(nn.Module):
+class Network(nn.Module):
+    """What the demo's networks share: three linear layers with two neuron layers in between."""
+
+    net: nn.Sequential
+
+    def dynamics(self) -> dict[str, Tensor]:
+        """Return decay and threshold of the VSN layer, detached."""
+        raise NotImplementedError(f"{type(self).__name__} has no VSN layer")
+
+
+class Twin(Network):
     """The non-spiking twin."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -42,10 +52,12 @@ class Twin(nn.Module):
         return self.net(x)
 
 
-class SnnTorchNet(nn.Module):
+class SnnTorchNet(Network):
     """Stepped as snnTorch networks are: hidden states inside, a loop over time outside."""
 
-    def __init__(self, kinds: tuple[str, str], inputs: int, outputs: int, threshold: float, steps: int) -> None:
+    def __init__(
+        self, kinds: tuple[str, str], inputs: int, outputs: int, threshold: float, steps: int
+    ) -> None:
         super().__init__()
         import snntorch as snn
 
@@ -72,15 +84,16 @@ class SnnTorchNet(nn.Module):
         return torch.stack([self.net(x) for _ in range(self.steps)]).mean(0)
 
     def dynamics(self) -> dict[str, Tensor]:
-        """Return decay and threshold of the VSN layer."""
-        vsn = self.net[1]
+        vsn: Any = self.net[1]
         return {"decay": vsn.beta.detach().clamp(0, 1), "threshold": vsn.threshold.detach()}
 
 
-class SpikingJellyNet(nn.Module):
+class SpikingJellyNet(Network):
     """Run as SpikingJelly networks are: multi-step, the whole sequence through each layer."""
 
-    def __init__(self, kinds: tuple[str, str], inputs: int, outputs: int, threshold: float, steps: int) -> None:
+    def __init__(
+        self, kinds: tuple[str, str], inputs: int, outputs: int, threshold: float, steps: int
+    ) -> None:
         super().__init__()
         from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
@@ -110,15 +123,14 @@ class SpikingJellyNet(nn.Module):
         return self.net(x.expand(self.steps, *x.shape)).mean(0)
 
     def dynamics(self) -> dict[str, Tensor]:
-        """Return decay and threshold of the VSN layer."""
-        vsn = self.net[1]
+        vsn: Any = self.net[1]
         return {"decay": 1 - vsn.w.detach().sigmoid(), "threshold": vsn.v_threshold.detach()}
 
 
 class ActivityCounter:
     """Counts the fraction of neurons and steps that emit, by forward hooks on a network's neurons."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         self.emitted = self.total = 0
         for layer in (network.net[1], network.net[3]):
             layer.register_forward_hook(self._count)

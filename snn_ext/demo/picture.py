@@ -11,16 +11,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.ticker import MaxNLocator
-from torch import nn
 
 from .. import functional as F
+from .networks import Network
 from .tasks import DIGITS, splits
 
 IMAGES, STEPS = 4, 6
 SHOWN = 24
 
 
-def draw(networks: dict[str, nn.Module], titles: dict[str, str], seed: int, path: Path) -> None:
+def draw(networks: dict[str, Network], titles: dict[str, str], seed: int, path: Path) -> None:
     """Draw the VSN layer of each trained digits network while it sees test images one after another."""
     images = next(splits(DIGITS, seed, 1)).x_test[:IMAGES]
     figure, grid = plt.subplots(
@@ -50,7 +50,7 @@ def draw(networks: dict[str, nn.Module], titles: dict[str, str], seed: int, path
 
 
 def _record(
-    framework: str, network: nn.Module, images: torch.Tensor
+    framework: str, network: Network, images: torch.Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return potentials before the reset, graded spikes, gates (time, neuron), and thresholds."""
     strict = framework == "snntorch"  # snnTorch fires above threshold, SpikingJelly at or above it
@@ -58,7 +58,12 @@ def _record(
         current = network.net[0](images if strict else images[None]).reshape(IMAGES, -1)
         p = network.dynamics()
         y_seq, _, h_seq = F.vsn(
-            current.repeat_interleave(STEPS, 0), **p, strict=strict, reset_delay=True, return_v_seq=True
+            current.repeat_interleave(STEPS, 0),
+            decay=p["decay"],
+            threshold=p["threshold"],
+            strict=strict,
+            reset_delay=True,
+            return_v_seq=True,
         )
         gate = h_seq > p["threshold"] if strict else h_seq >= p["threshold"]
     return h_seq.numpy(), y_seq.numpy(), gate.numpy().astype(int), p["threshold"].numpy()

@@ -12,9 +12,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import nn
 
-from .networks import ARMS
+from .networks import ARMS, Network
 from .picture import draw
 from .tasks import DIABETES, DIGITS, Outcome, Task, train
 
@@ -22,7 +21,9 @@ TITLES = {"snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
 ROWS = {"VSN": "VSN + native LIF", "LIF": "native LIF only", "ReLU": "not spiking (ReLU)"}
 
 
-def run(frameworks: list[str], *, seeds: int, quick: bool, output: str) -> dict[tuple[str, str, str], list[Outcome]]:
+def run(
+    frameworks: list[str], *, seeds: int, quick: bool, output: str
+) -> dict[tuple[str, str, str], list[Outcome]]:
     """Run the demo; return the outcomes of all seeds by (task, framework, arm)."""
     console = Console()
     titles = {name: f"{TITLES[name]} {importlib.metadata.version(name)}" for name in frameworks}
@@ -34,10 +35,13 @@ def run(frameworks: list[str], *, seeds: int, quick: bool, output: str) -> dict[
         f"{torch.get_num_threads()} threads, {seeds} seed{'s' if seeds > 1 else ''}"
     )
     outcomes: dict[tuple[str, str, str], list[Outcome]] = defaultdict(list)
-    pictured: dict[str, nn.Module] = {}
+    pictured: dict[str, Network] = {}
     with Progress(
-        TextColumn("{task.description:<42}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(), console=console,
+        TextColumn("{task.description:<42}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        console=console,
     ) as progress:
         total = seeds * len(frameworks) * len(ARMS) * sum(task.epochs * task.folds for task in tasks)
         bar = progress.add_task("", total=total)
@@ -63,7 +67,9 @@ def run(frameworks: list[str], *, seeds: int, quick: bool, output: str) -> dict[
     for framework in frameworks if seeds > 1 else ():
         console.print(_paired(titles[framework], outcomes, framework))
     if quick:
-        console.print("--quick trains for 2 epochs: the scores above mean nothing; run without it to see them.")
+        console.print(
+            "--quick trains for 2 epochs: the scores above mean nothing; run without it to see them."
+        )
     path = Path(output).resolve()
     draw(pictured, titles, seed=0, path=path)
     console.print(f"picture: {path}", soft_wrap=True)
@@ -78,7 +84,9 @@ def _table(
 ) -> Table:
     s = "" if task.steps == 1 else "s"
     how = "5-fold cross-validation" if task.folds == 5 else "one split of 80 to 20"
-    table = Table(title=f"{task.name}: {task.steps} step{s}, {task.epochs} epochs, {how} a seed", title_justify="left")
+    table = Table(
+        title=f"{task.name}: {task.steps} step{s}, {task.epochs} epochs, {how} a seed", title_justify="left"
+    )
     for column, justify in (
         ("framework", "left"),
         ("network", "left"),
@@ -110,7 +118,8 @@ def _spread(values: list[float], digits: int) -> str:
 def _paired(title: str, outcomes: dict[tuple[str, str, str], list[Outcome]], framework: str) -> str:
     vsn, lif = (outcomes["diabetes", framework, arm] for arm in ("VSN", "LIF"))
     differences = np.array([a.score - b.score for a, b in zip(vsn, lif, strict=True)])
+    ahead = f"VSN ahead in {(differences > 0).sum()} of {len(differences)}"
     return (
-        f"{title}, diabetes, VSN minus LIF over {len(differences)} paired seeds: R2 {differences.mean():+.3f} "
-        f"± {differences.std(ddof=1):.3f}; VSN ahead in {(differences > 0).sum()} of {len(differences)}"
+        f"{title}, diabetes, VSN minus LIF over {len(differences)} paired seeds: "
+        f"R2 {differences.mean():+.3f} ± {differences.std(ddof=1):.3f}; {ahead}"
     )

@@ -17,7 +17,7 @@ from sklearn.datasets import load_diabetes, load_digits
 from sklearn.model_selection import KFold, train_test_split
 from torch import Tensor, nn
 
-from .networks import ActivityCounter, build
+from .networks import ActivityCounter, Network, build
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Outcome(NamedTuple):
     score: float
     activity: float
     seconds: float
-    network: nn.Module
+    network: Network
 
 
 def splits(task: Task, seed: int, folds: int) -> Iterator[Split]:
@@ -108,9 +108,7 @@ def train(
     started, busy = 0.0, 0.0
     for number, split in enumerate(splits(task, seed, folds)):
         torch.manual_seed(1000 * seed + number)
-        network = build(
-            framework, arm, split.x.shape[1], task.outputs, task.thresholds[arm], task.steps
-        )
+        network = build(framework, arm, split.x.shape[1], task.outputs, task.thresholds[arm], task.steps)
         counter = ActivityCounter(network)
         optimizer = torch.optim.AdamW(network.parameters(), lr=task.rates[arm], weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)

@@ -56,6 +56,8 @@ class VSN:
     def reset(self, h: Tensor, o: Tensor, p: Parameters) -> Tensor:
         return (1 - o) * h
 
-    def reset_backward(self, gv: Tensor, h: Tensor, o: Tensor, p: Parameters) -> tuple[Tensor, Tensor, Gradients]:
+    def reset_backward(
+        self, gv: Tensor, h: Tensor, o: Tensor, p: Parameters
+    ) -> tuple[Tensor, Tensor, Gradients]:
         """Return the gradients of `h`, `o` and of the parameters."""
         return gv * (1 - o), -gv * h, {}

@@ -14,7 +14,7 @@ is made first.  Both give the same events.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from ..surrogate import Surrogate
 class Neuron(Protocol):
     """What a module of `snn_ext.neurons` provides."""
 
-    parameters: Any
+    parameters: ClassVar[tuple[str, ...]]
 
     def emit(self, x: Tensor, h: Tensor, o: Tensor, p: Parameters, spike: Spike) -> Tensor: ...
 
@@ -136,9 +136,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Gradients]:
     """Return the gradients of `x_seq`, `v0` and of each parameter (zeros if not `parameter_grads`)."""
     spike, slope = _forward_spike(surrogate), surrogate.gradient
-    steps = list(
-        unroll(neuron, x_seq, v0, p, spike, detach_reset=detach_reset, reset_delay=reset_delay)
-    )
+    steps = list(unroll(neuron, x_seq, v0, p, spike, detach_reset=detach_reset, reset_delay=reset_delay))
     grad_x_seq = torch.empty_like(x_seq)
     grad_p: Gradients = {name: torch.zeros_like(p[name]) for name in neuron.parameters}
 
@@ -169,9 +167,7 @@ def backward(
         gh = through_reset(gv, s.h, s.o)
         if g_state is not None and reset_delay:
             gh = gh + g_state
-        gx, gh_emit, go, grads = neuron.emit_backward(
-            grad_y_seq[t].to(v0.dtype), s.x, s.h, s.o, p, slope
-        )
+        gx, gh_emit, go, grads = neuron.emit_backward(grad_y_seq[t].to(v0.dtype), s.x, s.h, s.o, p, slope)
         add(grads)
         gh = gh + through_fire(go, s.h)
         if gh_emit is not None:

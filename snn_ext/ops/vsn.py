@@ -18,7 +18,8 @@ from . import dispatch, reference
 
 _TENSORS = "Tensor x_seq, Tensor v0, Tensor decay, Tensor gain, Tensor threshold"
 _OPTIONS = (
-    "str activation, str surrogate, float scale, bool spiking, bool strict, bool detach_reset, bool reset_delay"
+    "str activation, str surrogate, float scale, bool spiking, bool strict, bool detach_reset, "
+    "bool reset_delay"
 )
 torch.library.define(
     "snn_ext::vsn",

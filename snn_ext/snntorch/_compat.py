@@ -55,4 +55,3 @@ def as_surrogate(spike_grad: Any) -> Surrogate | Callable[[Tensor], Tensor]:
             surrogate, parameter = _CLOSURES[name]
             return surrogate(float(cells[parameter])).with_strict(True)
     return spike_grad
-

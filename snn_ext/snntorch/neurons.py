@@ -84,6 +84,8 @@ class VSN(snn.Leaky):
     emitted 0.00, potential 0.30
     """
 
+    mem: Tensor
+
     def __init__(
         self,
         beta: float | Tensor,

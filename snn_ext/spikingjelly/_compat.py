@@ -29,8 +29,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 from ..ops.reference import compute_dtype
+from ..surrogate import ATan, Rectangular, Sigmoid, Surrogate, Triangular
 from .nir import refuse_tracing
-from ..surrogate import ATan, FastSigmoid, Rectangular, Sigmoid, Surrogate, Triangular
 
 FUNCTIONAL = hasattr(neuron.BaseNode, "single_step_functional_forward")
 HAS_BACKEND = hasattr(base.MemoryModule, "backend")
@@ -50,6 +50,11 @@ _NAMED: dict[str, Callable[[float], Surrogate]] = {
 _KNOWN: dict[type, Callable[[float], Surrogate]] = {
     getattr(sj_surrogate, name): ours for name, ours in _NAMED.items() if hasattr(sj_surrogate, name)
 }
+
+
+def default_surrogate() -> Any:
+    """Return a new instance of the surrogate that SpikingJelly's own neurons default to."""
+    return sj_surrogate.Sigmoid()
 
 
 def as_surrogate(surrogate_function: Any) -> Surrogate | Callable[[Tensor], Tensor]:
@@ -99,8 +104,8 @@ class _NodeBase(neuron.BaseNode):
         else:
             setattr(self, name, value)
 
-    def _initial(self, x: Tensor) -> Tensor:
-        return torch.zeros(x.shape, dtype=compute_dtype(x.dtype), device=x.device)
+    def _initial(self, x: Tensor, shape: torch.Size) -> Tensor:
+        return torch.zeros(shape, dtype=compute_dtype(x.dtype), device=x.device)
 
     def extra_repr(self) -> str:
         shown = {name: brief(getattr(self, name)) for name in ("v_threshold", "v_reset", "detach_reset")}
@@ -138,10 +143,10 @@ if FUNCTIONAL:
             self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], step_mode: str
         ) -> tuple[Any, ...]:
             """Return the states as tensors; another shape than the input's starts anew, as natively."""
-            x = inputs[0][:1].squeeze(0) if step_mode == "m" else inputs[0]
-            v = states[0]
-            if not isinstance(v, Tensor) or v.shape != x.shape:
-                v = self._initial(x)
+            x, v = inputs[0], states[0]
+            shape = x.shape[1:] if step_mode == "m" else x.shape
+            if not isinstance(v, Tensor) or v.shape != shape:
+                v = self._initial(x, shape)
             return (v.to(dtype=compute_dtype(x.dtype), device=x.device), *states[1:])
 
         def single_step_functional_forward(
@@ -169,22 +174,22 @@ else:
         """Base node in SpikingJelly 0.0.0.0.14's design."""
 
         def single_step_forward(self, x: Tensor) -> Tensor:
-            y_seq, self.v, _ = self._simulate(x.unsqueeze(0), self._state(x), False)
+            y_seq, self.v, _ = self._simulate(x.unsqueeze(0), self._state(x, x.shape), False)
             return y_seq.squeeze(0)
 
         def multi_step_forward(self, x_seq: Tensor) -> Tensor:
-            v = self._state(x_seq[:1].squeeze(0))
+            v = self._state(x_seq, x_seq.shape[1:])
             y_seq, self.v, v_seq = self._simulate(x_seq, v, self.store_v_seq)
             if self.store_v_seq:
                 self.v_seq = v_seq
             return y_seq
 
-        def _state(self, x: Tensor) -> Tensor:
+        def _state(self, x: Tensor, shape: torch.Size) -> Tensor:
             if not isinstance(self.v, Tensor):
-                return self._initial(x)
-            if self.v.shape != x.shape:
+                return self._initial(x, shape)
+            if self.v.shape != shape:
                 raise ValueError(
-                    f"{self._get_name()} holds a potential of shape {tuple(self.v.shape)}, but one step of the "
-                    f"input has shape {tuple(x.shape)}; call functional.reset_net(net) between batches"
+                    f"{self._get_name()} holds a potential of shape {tuple(self.v.shape)}, but one step of "
+                    f"the input has shape {tuple(shape)}; call functional.reset_net(net) between batches"
                 )
             return self.v

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import checks, functional
 from ..neurons import activation as _activation
-from ._compat import Node, as_surrogate, brief, native_positions, sj_surrogate
+from ._compat import Node, as_surrogate, brief, default_surrogate, native_positions
 
 __all__ = ["VSNNode"]
 
@@ -102,7 +102,7 @@ class VSNNode(Node):
             )
         activation = _activation.resolve(activation)
         if surrogate_function is None:
-            surrogate_function = sj_surrogate.Sigmoid()
+            surrogate_function = default_surrogate()
         elif not callable(surrogate_function):
             raise TypeError(
                 f"surrogate_function must be callable, got {type(surrogate_function).__name__}; use e.g. "
@@ -142,4 +142,5 @@ class VSNNode(Node):
     def extra_repr(self) -> str:
         with torch.no_grad():
             tau = self.tau if getattr(self, "w", None) is None else 1 / self.w.sigmoid()
-        return f"{super().extra_repr()}, tau={brief(tau)}, decay_input={self.decay_input}, activation={self.activation!r}"
+        ours = f"tau={brief(tau)}, decay_input={self.decay_input}, activation={self.activation!r}"
+        return f"{super().extra_repr()}, {ours}"

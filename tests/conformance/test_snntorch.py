@@ -59,10 +59,19 @@ def test_potential_and_events_are_those_of_a_native_leaky_that_resets_to_zero(re
         torch.testing.assert_close(mem, native_mem)
 
 
-@pytest.mark.parametrize("options", [{}, {"reset_delay": False}, {"inhibition": True}, {"activation": "gelu"},
-                                     {"graded_spikes_factor": 0.3}, {"activation": torch.sin},
-                                     {"state_quant": quant.state_quant(num_bits=5, threshold=1.0)},
-                                     {"spike_grad": surrogate.triangular()}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"reset_delay": False},
+        {"inhibition": True},
+        {"activation": "gelu"},
+        {"graded_spikes_factor": 0.3},
+        {"activation": torch.sin},
+        {"state_quant": quant.state_quant(num_bits=5, threshold=1.0)},
+        {"spike_grad": surrogate.triangular()},
+    ],
+)
 def test_multi_step_equals_the_loop(options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -72,7 +81,9 @@ def test_multi_step_equals_the_loop(options):
     fused, mem_fused = vsn.multi_step(x_seq, torch.zeros(4, 7))
     torch.testing.assert_close(loop, fused)
     torch.testing.assert_close(mem, mem_fused)
-    grads = [torch.autograd.grad(y.sum() + m.sum(), vsn.parameters()) for y, m in ((loop, mem), (fused, mem_fused))]
+    grads = [
+        torch.autograd.grad(y.sum() + m.sum(), vsn.parameters()) for y, m in ((loop, mem), (fused, mem_fused))
+    ]
     torch.testing.assert_close(*grads)
 
 
@@ -82,7 +93,9 @@ def test_gradients_are_those_of_the_core_with_a_detached_reset():
     y_seq, mem = vsn.multi_step(x_seq)
     ours = torch.autograd.grad(y_seq.sum() + mem.sum(), (vsn.beta, vsn.threshold))
     leaves = [torch.tensor(0.7, requires_grad=True), torch.tensor(0.3, requires_grad=True)]
-    y_seq, mem = F.vsn(x_seq, decay=leaves[0], threshold=leaves[1], strict=True, detach_reset=True, reset_delay=True)
+    y_seq, mem = F.vsn(
+        x_seq, decay=leaves[0], threshold=leaves[1], strict=True, detach_reset=True, reset_delay=True
+    )
     expected = torch.autograd.grad(y_seq.sum() + mem.sum(), leaves)
     torch.testing.assert_close(ours, expected)
 
@@ -229,7 +242,9 @@ def test_mem_with_init_hidden_is_a_type_error_and_changes_nothing():
 
 
 def test_utils_reset_clears_and_detaches_nested_neurons_too():
-    net = nn.Sequential(nn.Sequential(nn.Linear(4, 4), VSN(0.9, init_hidden=True)), snn.Leaky(0.9, init_hidden=True))
+    net = nn.Sequential(
+        nn.Sequential(nn.Linear(4, 4), VSN(0.9, init_hidden=True)), snn.Leaky(0.9, init_hidden=True)
+    )
     net(torch.rand(2, 4))
     assert net[0][1].mem.requires_grad
     utils.reset(net)
@@ -284,15 +299,25 @@ def test_truncated_backpropagation_through_time_trains(loop):
         warnings.simplefilter("ignore", DeprecationWarning)
         from snntorch import backprop
     net = nn.Sequential(
-        nn.Flatten(), nn.Linear(8, 10), VSN(0.9, 0.1, init_hidden=True, learn_beta=True), nn.Linear(10, 2),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+        VSN(0.9, 0.1, init_hidden=True, learn_beta=True),
+        nn.Linear(10, 2),
         snn.Leaky(0.9, init_hidden=True, output=True),
     )
     before = copy.deepcopy(net.state_dict())
     data = [(torch.rand(4, 8), torch.randint(2, (4,))) for _ in range(2)]
     options = {"K": 3} if loop == "TBPTT" else {}
     loss = getattr(backprop, loop)(
-        net, data, optimizer=torch.optim.Adam(net.parameters(), 1e-2), criterion=SF.ce_rate_loss(), num_steps=6, time_var=False,
-        regularization=SF.l1_rate_sparsity(), device="cpu", **options,
+        net,
+        data,
+        optimizer=torch.optim.Adam(net.parameters(), 1e-2),
+        criterion=SF.ce_rate_loss(),
+        num_steps=6,
+        time_var=False,
+        regularization=SF.l1_rate_sparsity(),
+        device="cpu",
+        **options,
     )
     assert torch.isfinite(torch.as_tensor(loss))
     assert not torch.equal(net.state_dict()["1.weight"], before["1.weight"])
@@ -315,7 +340,9 @@ def test_membrane_loss_on_recorded_potentials_trains_what_comes_before():
 def test_state_dict_round_trip_has_native_keys_and_no_state():
     vsn = VSN(torch.rand(5), torch.rand(5), learn_beta=True, learn_threshold=True)
     vsn(torch.rand(2, 5))
-    native = snn.Leaky(torch.rand(5), torch.rand(5), learn_beta=True, learn_threshold=True, reset_mechanism="zero")
+    native = snn.Leaky(
+        torch.rand(5), torch.rand(5), learn_beta=True, learn_threshold=True, reset_mechanism="zero"
+    )
     assert set(vsn.state_dict()) == set(native.state_dict())
     twin = VSN(torch.rand(5), torch.rand(5), learn_beta=True, learn_threshold=True)
     twin.load_state_dict(vsn.state_dict())
@@ -395,7 +422,9 @@ def test_nir_export_refuses_and_never_writes_a_lif():
     from snntorch.export_nir import export_to_nir
 
     net = nn.Sequential(nn.Linear(4, 3), VSN(0.9, init_hidden=True))
-    with pytest.raises(NotImplementedError, match="VSN cannot be exported to NIR: NIR has no node for graded"):
+    with pytest.raises(
+        NotImplementedError, match="VSN cannot be exported to NIR: NIR has no node for graded"
+    ):
         export_to_nir(net, torch.rand(1, 4), ignore_dims=[0])
     nested = nn.Sequential(nn.Linear(4, 3), nn.Sequential(VSN(0.9, init_hidden=True)))
     with pytest.raises(NotImplementedError, match="graded"):

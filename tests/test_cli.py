@@ -1,0 +1,82 @@
+"""The command line: info, and the demo from end to end at a small size."""
+
+import importlib.util
+
+import pytest
+
+from snn_ext import cli
+
+HAVE = [name for name in cli.FRAMEWORKS if importlib.util.find_spec(name)]
+
+
+def without(monkeypatch, *names):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: None if n in names else real(n, *a))
+
+
+def test_info_prints_versions_faces_and_implementations(capsys):
+    assert cli.main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "torch" in out
+    assert "snn_ext::vsn on cpu   runs: reference" in out
+    for name in HAVE:
+        assert f"snn_ext.{name:<13}available" in out
+
+
+def test_info_says_what_to_install(capsys, monkeypatch):
+    without(monkeypatch, "snntorch")
+    cli.main(["info"])
+    assert (
+        "snnTorch is not installed; add it with: pip install 'snn-ext[snntorch]'" in capsys.readouterr().out
+    )
+
+
+def test_demo_without_any_framework_says_so_in_one_line(capsys, monkeypatch):
+    without(monkeypatch, "snntorch", "spikingjelly")
+    assert cli.main(["demo"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "needs snnTorch or SpikingJelly; install both with: pip install 'snn-ext[all]'" in err
+
+
+def test_demo_refuses_an_unwritable_place_before_it_trains(capsys):
+    assert cli.main(["demo", "--output", "/nowhere/at/all.png"]) == 1
+    assert "cannot write into /nowhere/at; choose another file with --output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seeds", ["0", "-3", "many"])
+def test_a_bad_number_of_seeds_is_refused(seeds, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "--seeds", seeds])
+    assert "--seeds" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not HAVE, reason="no framework is installed")
+def test_demo_trains_every_arm_and_draws(tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    from snn_ext import demo
+
+    picture = tmp_path / "demo.png"
+    outcomes = demo.run(HAVE, seeds=2, quick=True, output=str(picture))
+    assert set(outcomes) == {
+        (t, f, a) for t in ("digits", "diabetes") for f in HAVE for a in ("VSN", "LIF", "ReLU")
+    }
+    for framework in HAVE:
+        for outcome in outcomes["digits", framework, "VSN"]:
+            assert outcome.score > 60
+            assert 0.05 < outcome.activity < 0.95
+    assert picture.stat().st_size > 20_000
+    out = capsys.readouterr().out
+    assert "VSN minus LIF over 2 paired seeds" in out
+    assert "--quick trains for 2 epochs" in out
+
+
+@pytest.mark.skipif(len(HAVE) < 2, reason="needs both frameworks")
+def test_demo_runs_the_other_framework_and_says_so(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("sklearn")
+    without(monkeypatch, "spikingjelly")
+    assert cli.main(["demo", "--quick", "--output", str(tmp_path / "demo.png")]) == 0
+    out = capsys.readouterr().out
+    assert "SpikingJelly is not installed" in out
+    assert "running the other framework" in out
+    assert "snnTorch" in out
