@@ -18,7 +18,7 @@ from .picture import draw
 from .tasks import DIABETES, DIGITS, Outcome, Task, train
 
 TITLES = {"snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
-ROWS = {"VSN": "VSN + native LIF", "LIF": "native LIF only", "ReLU": "not spiking (ReLU)"}
+ROWS = {"VSN": "VSN + native LIF", "LIF": "native LIF only", "ReLU": "ReLU, no spikes"}
 
 
 def run(
