@@ -104,8 +104,10 @@ class _NodeBase(neuron.BaseNode):
         else:
             setattr(self, name, value)
 
-    def _initial(self, x: Tensor, shape: torch.Size) -> Tensor:
-        return torch.zeros(shape, dtype=compute_dtype(x.dtype), device=x.device)
+    def _initial(self, v: Any, x: Tensor, shape: torch.Size) -> Tensor:
+        """Return the potential to start from: the number that the memory holds, everywhere, or zero."""
+        value = 0.0 if isinstance(v, Tensor) else float(v)
+        return torch.full(shape, value, dtype=compute_dtype(x.dtype), device=x.device)
 
     def extra_repr(self) -> str:
         shown = {name: brief(getattr(self, name)) for name in ("v_threshold", "v_reset", "detach_reset")}
@@ -125,9 +127,11 @@ class _NodeBase(neuron.BaseNode):
 
 def brief(value: Any) -> str:
     """Print one number as itself and a tensor of many as its shape."""
-    if isinstance(value, Tensor):
-        return f"{value.item():.4g}" if value.numel() == 1 else f"tensor of shape {tuple(value.shape)}"
-    return str(value)
+    if not isinstance(value, Tensor):
+        return str(value)
+    if value.numel() == 1 and not value.is_meta:
+        return f"{value.item():.4g}"
+    return f"tensor of shape {tuple(value.shape)}"
 
 
 def _detached(value: Any) -> Any:
@@ -146,7 +150,7 @@ if FUNCTIONAL:
             x, v = inputs[0], states[0]
             shape = x.shape[1:] if step_mode == "m" else x.shape
             if not isinstance(v, Tensor) or v.shape != shape:
-                v = self._initial(x, shape)
+                v = self._initial(v, x, shape)
             return (v.to(dtype=compute_dtype(x.dtype), device=x.device), *states[1:])
 
         def single_step_functional_forward(
@@ -186,7 +190,7 @@ else:
 
         def _state(self, x: Tensor, shape: torch.Size) -> Tensor:
             if not isinstance(self.v, Tensor):
-                return self._initial(x, shape)
+                return self._initial(self.v, x, shape)
             if self.v.shape != shape:
                 raise ValueError(
                     f"{self._get_name()} holds a potential of shape {tuple(self.v.shape)}, but one step of "

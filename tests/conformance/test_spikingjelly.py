@@ -190,6 +190,22 @@ def test_memories_are_native_and_stay_out_of_the_state_dict():
     assert set(vsn.state_dict()) == {"w"}
 
 
+def test_a_number_put_into_the_memory_is_where_the_potential_starts():
+    for cls in (VSNNode, neuron.LIFNode):
+        start = cls(decay_input=False, v_threshold=9.0)
+        start.v = 4.0
+        start(torch.ones(2))
+        assert start.v.tolist() == [3.0, 3.0]
+
+
+def test_a_neuron_prints_its_settings():
+    text = repr(VSNNode(tau=3.0, v_threshold=torch.rand(4), learn_tau=True))
+    assert "tau=3" in text
+    assert "v_threshold=tensor of shape (4,)" in text
+    assert "activation='identity'" in text
+    assert "tensor of shape" in repr(VSNNode(v_threshold=torch.tensor(0.5)).to("meta"))
+
+
 @pytest.mark.parametrize("mode", ["m", "s"])
 def test_store_v_seq_keeps_the_potential_after_the_reset(mode):
     if mode == "s" and not FUNCTIONAL:
