@@ -209,7 +209,7 @@ def _check_fits(name: str, value: Tensor, x_seq: Tensor) -> None:
         )
     step = x_seq.shape[1:]
     fits = value.dim() <= len(step) and all(
-        mine in (1, theirs) for mine, theirs in zip(reversed(value.shape), reversed(step), strict=False)
+        value.shape[-i] in (1, step[-i]) for i in range(1, value.dim() + 1)
     )
     if not fits:
         raise ValueError(

@@ -50,7 +50,7 @@ folder = Path(tempfile.mkdtemp())
 
 
 def train(net, forward):
-    """Train `net`; `forward(x)` gives its output averaged over the steps. Returns the test accuracy."""
+    """Train `net`; `forward(x)` gives its output averaged over the steps."""
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
     started = time.perf_counter()
     for _ in tqdm(range(EPOCHS), desc="epochs", leave=False):
@@ -61,7 +61,6 @@ def train(net, forward):
     with torch.no_grad():
         accuracy = (forward(x_test).argmax(1) == y_test).float().mean().item()
     print(f"test accuracy {accuracy:.1%} after {EPOCHS} epochs, {time.perf_counter() - started:.0f} s")
-    return accuracy
 
 
 # %% [markdown]

@@ -42,10 +42,10 @@ if FUNCTIONAL == HAS_BACKEND:
     )
 
 _NAMED: dict[str, Callable[[float], Surrogate]] = {
-    "ATan": ATan,
-    "Sigmoid": Sigmoid,
-    "PiecewiseQuadratic": lambda alpha: Triangular(1 / alpha),
-    "Rect": lambda alpha: Rectangular(1 / alpha),
+    "ATan": lambda alpha: ATan(alpha=alpha),
+    "Sigmoid": lambda alpha: Sigmoid(slope=alpha),
+    "PiecewiseQuadratic": lambda alpha: Triangular(width=1 / alpha),
+    "Rect": lambda alpha: Rectangular(width=1 / alpha),
 }
 _KNOWN: dict[type, Callable[[float], Surrogate]] = {
     getattr(sj_surrogate, name): ours for name, ours in _NAMED.items() if hasattr(sj_surrogate, name)
