@@ -46,6 +46,7 @@ parts = train_test_split((X / 16).astype("float32"), y, test_size=0.2, random_st
 x_train, x_test, y_train, y_test = (torch.as_tensor(part) for part in parts)
 
 STEPS, EPOCHS = 4, 8
+torch.set_num_threads(1)  # the layers are small
 folder = Path(tempfile.mkdtemp())
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 Parameters = Mapping[str, Tensor]
 Spike = Callable[[Tensor], Tensor]
-Gradients = dict[str, Tensor]
+Gradients = dict[str, Callable[[], Tensor]]
+"""Gradients by parameter, before the reduction to its shape, computed only when called."""
 
 
 def charge(x: Tensor, v: Tensor, p: Parameters) -> Tensor:
@@ -26,7 +27,7 @@ def charge(x: Tensor, v: Tensor, p: Parameters) -> Tensor:
 
 def charge_backward(gh: Tensor, x: Tensor, v: Tensor, p: Parameters) -> tuple[Tensor, Tensor, Gradients]:
     """Return the gradients of `x`, of `v`, and of the parameters of `charge`."""
-    return p["gain"] * gh, p["decay"] * gh, {"decay": gh * v, "gain": gh * x}
+    return p["gain"] * gh, p["decay"] * gh, {"decay": lambda: gh * v, "gain": lambda: gh * x}
 
 
 def fire(h: Tensor, p: Parameters, spike: Spike) -> Tensor:
@@ -37,4 +38,4 @@ def fire(h: Tensor, p: Parameters, spike: Spike) -> Tensor:
 def fire_backward(go: Tensor, h: Tensor, p: Parameters, slope: Spike) -> tuple[Tensor, Gradients]:
     """Return the gradients of `h` and of the threshold; `slope` is the surrogate derivative."""
     gu = go * slope(h - p["threshold"])
-    return gu, {"threshold": -gu}
+    return gu, {"threshold": lambda: -gu}

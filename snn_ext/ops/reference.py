@@ -133,17 +133,17 @@ def backward(
     detach_reset: bool,
     reset_delay: bool,
     parameter_grads: bool,
-) -> tuple[Tensor, Tensor, Gradients]:
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Return the gradients of `x_seq`, `v0` and of each parameter (zeros if not `parameter_grads`)."""
     spike, slope = _forward_spike(surrogate), surrogate.gradient
     steps = list(unroll(neuron, x_seq, v0, p, spike, detach_reset=detach_reset, reset_delay=reset_delay))
     grad_x_seq = torch.empty_like(x_seq)
-    grad_p: Gradients = {name: torch.zeros_like(p[name]) for name in neuron.parameters}
+    grad_p = {name: torch.zeros_like(p[name]) for name in neuron.parameters}
 
     def add(grads: Gradients) -> None:
         if parameter_grads:
             for name, grad in grads.items():
-                grad_p[name] += grad.sum_to_size(grad_p[name].shape)
+                grad_p[name] += grad().sum_to_size(grad_p[name].shape)
 
     def through_reset(gv: Tensor, h: Tensor, o: Tensor) -> Tensor:
         gh, go, grads = neuron.reset_backward(gv, h, o, p)

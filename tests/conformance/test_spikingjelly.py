@@ -380,6 +380,10 @@ def test_autocast_trains():
     assert net[0].weight.grad.isfinite().all()
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.6."),
+    reason="torch 2.6 can compile neither LIFNode nor VSNNode in one graph",
+)
 @pytest.mark.parametrize("mode", ["s", "m"])
 def test_compiles_to_one_graph_and_agrees(mode, compile_backend):
     net = network()
