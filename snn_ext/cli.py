@@ -49,8 +49,8 @@ def faces() -> dict[str, str]:
         try:
             importlib.import_module(f"snn_ext.{name}")
             found[name] = ""
-        except ImportError as error:
-            found[name] = f"{title} cannot be used: {error}"
+        except Exception as error:  # whatever a framework raises, the other one may still work
+            found[name] = f"{title} cannot be used: {type(error).__name__}: {error}"
     return found
 
 
@@ -67,11 +67,37 @@ def info() -> int:
     print()
     import torch
 
+    if problem := _implementation_problem():
+        print(problem, file=sys.stderr)
+        return 1
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     for device in devices:
         print(f"snn_ext::vsn on {device:<5} runs: {dispatch.implementation(device)}")
     print(f"(force one with the environment variable {dispatch.VARIABLE}={'|'.join(dispatch.AVAILABLE)})")
     return 0
+
+
+def _implementation_problem() -> str:
+    from .ops import dispatch
+
+    try:
+        dispatch.implementation()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def _output_problem(path: Path) -> str:
+    """Return why the picture cannot be written, before anything has been trained for it."""
+    from matplotlib.figure import Figure
+
+    kinds = sorted(Figure().canvas.get_supported_filetypes())
+    if path.is_dir() or path.suffix.lstrip(".").lower() not in kinds:
+        return f"--output {path} does not name a picture; end it in one of: {', '.join(kinds)}"
+    folder = path.resolve().parent
+    if not os.access(folder, os.W_OK):
+        return f"snn-ext demo cannot write into {folder}; choose another file with --output"
+    return ""
 
 
 def _version(package: str) -> str:
@@ -101,9 +127,9 @@ def _demo(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    folder = Path(arguments.output).resolve().parent
-    if not os.access(folder, os.W_OK):
-        print(f"snn-ext demo cannot write into {folder}; choose another file with --output", file=sys.stderr)
+    problem = _implementation_problem() or _output_problem(Path(arguments.output))
+    if problem:
+        print(problem, file=sys.stderr)
         return 1
     for problem in filter(None, state.values()):
         print(f"{problem}  (running the other framework)")

@@ -7,18 +7,18 @@ state, ``torch.func`` transforms, forward-mode differentiation) runs on the diff
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import ops  # noqa: F401  (registers the operators)
+from . import checks, ops  # noqa: F401  (registers the operators)
 from .neurons import activation as _activation
 from .neurons.vsn import VSN
 from .ops import reference
-from .surrogate import ATan, Surrogate
+from .surrogate import ATan, Surrogate, is_fused
 
 __all__ = ["vsn"]
 
@@ -58,9 +58,10 @@ def vsn(
     gain : float or Tensor, default 1.0
         Input gain :math:`k` of the charge; the emitted spike carries the undivided input (inferred).
     threshold : float or Tensor
-        Firing threshold :math:`\theta`.
+        Firing threshold :math:`\theta`.  (The values of tensors are not checked: a NaN never fires.)
     activation : {"identity", "relu", "tanh", "gelu"} or callable, default "identity"
-        Elementwise, with ``act(0) == 0`` (checked).
+        Elementwise, with ``act(0) == 0`` (checked).  With ``"relu"`` a closed gate passes no gradient,
+        since ``relu'(0) = 0``: a neuron that never fires is not taught to.
     surrogate : Surrogate or callable, default ``ATan()``
         A member of `snn_ext.surrogate`, or any differentiable callable from the distance to threshold
         to events.
@@ -107,17 +108,54 @@ def vsn(
     >>> y_seq.flatten().tolist()[0], round(y_seq.flatten().tolist()[1], 4), round(v.item(), 4)
     (0.0, 0.8, 0.3)
     """
-    _check_input(x_seq)
-    _check_decay(decay)
+    return run_vsn(
+        x_seq,
+        v0,
+        decay=decay,
+        gain=gain,
+        threshold=threshold,
+        activation=_activation.resolve(activation),
+        surrogate=surrogate,
+        detach_reset=detach_reset,
+        strict=strict,
+        reset_delay=reset_delay,
+        state_quant=state_quant,
+        return_v_seq=return_v_seq,
+    )
+
+
+def run_vsn(
+    x_seq: Tensor,
+    v0: Tensor | None,
+    *,
+    decay: Parameter,
+    gain: Parameter = 1.0,
+    threshold: Parameter,
+    activation: str | Callable[[Tensor], Tensor],
+    surrogate: Surrogate | Callable[[Tensor], Tensor] | None,
+    detach_reset: bool = False,
+    strict: bool | None = None,
+    reset_delay: bool = False,
+    state_quant: Callable[[Tensor], Tensor] | None = None,
+    return_v_seq: bool = False,
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Tensor, ...]:
+    """Run `vsn` for a face: with an activation that is resolved already, and the face's `names` for
+    the arguments in errors."""
+
+    def named(name: str) -> str:
+        return names.get(name, name)
+
+    check_input(named("x_seq"), x_seq)
+    check_decay(named("decay"), decay)
     p = {
-        "decay": _parameter("decay", decay, x_seq),
-        "gain": _parameter("gain", gain, x_seq),
-        "threshold": _parameter("threshold", threshold, x_seq),
+        "decay": as_parameter(named("decay"), decay, x_seq),
+        "gain": as_parameter(named("gain"), gain, x_seq),
+        "threshold": as_parameter(named("threshold"), threshold, x_seq),
     }
-    v0 = _initial_potential(v0, x_seq)
-    activation = _activation.resolve(activation)
-    surrogate = _surrogate(surrogate, strict)
-    known = isinstance(activation, str) and isinstance(surrogate, Surrogate) and state_quant is None
+    v0 = _initial_potential(named("v0"), v0, x_seq)
+    surrogate = _surrogate(named("surrogate"), surrogate, strict)
+    known = isinstance(activation, str) and is_fused(surrogate) and state_quant is None
     if known and not _transformed(x_seq, v0, *p.values()):
         assert isinstance(surrogate, Surrogate)
         y_seq, v, v_seq = torch.ops.snn_ext.vsn(
@@ -159,53 +197,58 @@ def _stack(
     return torch.stack(ys), vs[-1]
 
 
-def _check_input(x_seq: Tensor) -> None:
+def check_input(name: str, x_seq: Tensor) -> None:
+    """Raise unless `x_seq` is a floating-point sequence of at least one step."""
     if not isinstance(x_seq, Tensor):
-        raise TypeError(f"x_seq must be a torch.Tensor, got {type(x_seq).__name__}")
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x_seq).__name__}")
     if not x_seq.is_floating_point():
-        raise TypeError(f"x_seq must be floating point, got {x_seq.dtype}; convert it with x_seq.float()")
+        raise TypeError(f"{name} must be floating point, got {x_seq.dtype}; convert it with {name}.float()")
     if x_seq.dim() == 0 or x_seq.shape[0] == 0:
         raise ValueError(
-            f"x_seq has shape {tuple(x_seq.shape)}, but needs at least one time step: (T, ...) with T >= 1"
+            f"{name} has shape {tuple(x_seq.shape)}, but needs at least one time step: (T, ...) with T >= 1"
         )
 
 
-def _check_decay(decay: Parameter) -> None:
+def check_decay(name: str, decay: Parameter) -> None:
+    """Raise if `decay` is a number outside [0, 1]."""
     if isinstance(decay, (int, float)) and not 0 <= decay <= 1:
-        raise ValueError(f"decay={decay} must lie in [0, 1]")
+        raise ValueError(f"{name}={decay} must lie in [0, 1]")
 
 
-def _parameter(name: str, value: Parameter, x_seq: Tensor) -> Tensor:
+def as_parameter(name: str, value: Parameter, x_seq: Tensor) -> Tensor:
     """Return a parameter as a tensor in the dtype of the state, checked against `x_seq`."""
     dtype = reference.compute_dtype(x_seq.dtype)
     if isinstance(value, (int, float)):
-        if math.isnan(value):
+        if value != value:  # math.isnan would break a compiled graph
             raise ValueError(f"{name} is NaN; give a number")
         return torch.full((), value, dtype=dtype, device=x_seq.device)
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a number or a torch.Tensor, got {type(value).__name__}")
     if not value.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {value.dtype}; convert it with .float()")
-    _check_fits(name, value, x_seq)
+    check_fits(name, value, x_seq)
     return value.to(dtype)
 
 
-def _initial_potential(v0: Tensor | None, x_seq: Tensor) -> Tensor:
+def _initial_potential(name: str, v0: Tensor | None, x_seq: Tensor) -> Tensor:
     dtype, shape = reference.compute_dtype(x_seq.dtype), x_seq.shape[1:]
     if v0 is None:
         return torch.zeros(shape, dtype=dtype, device=x_seq.device)
     if not isinstance(v0, Tensor):
-        raise TypeError(f"v0 must be a torch.Tensor or None, got {type(v0).__name__}")
+        raise TypeError(f"{name} must be a torch.Tensor or None, got {type(v0).__name__}")
     if not v0.is_floating_point():
-        raise TypeError(f"v0 must be floating point, got {v0.dtype}; convert it with .float()")
-    _check_fits("v0", v0, x_seq)
+        raise TypeError(f"{name} must be floating point, got {v0.dtype}; convert it with .float()")
+    check_fits(name, v0, x_seq)
+    if not torch.compiler.is_compiling() and v0.is_inference() and not torch.is_inference_mode_enabled():
+        v0 = v0.clone()  # a state left over from torch.inference_mode cannot be kept for a backward pass
     return v0.to(dtype).expand(shape)
 
 
-def _check_fits(name: str, value: Tensor, x_seq: Tensor) -> None:
+def check_fits(name: str, value: Tensor, x_seq: Tensor) -> None:
+    """Raise unless `value` is on the device of `x_seq` and broadcasts to one of its time steps."""
     if value.device != x_seq.device:
         raise ValueError(
-            f"{name} is on {value.device} but x_seq is on {x_seq.device}; move one of them with .to(device)"
+            f"{name} is on {value.device} but the input is on {x_seq.device}; move one with .to(device)"
         )
     step = x_seq.shape[1:]
     fits = value.dim() <= len(step) and all(
@@ -213,23 +256,20 @@ def _check_fits(name: str, value: Tensor, x_seq: Tensor) -> None:
     )
     if not fits:
         raise ValueError(
-            f"{name} has shape {tuple(value.shape)}, which does not broadcast to one time step of x_seq, "
+            f"{name} has shape {tuple(value.shape)}, which does not broadcast to one time step of the input, "
             f"{tuple(step)}; give a scalar, or align it with the trailing dimensions "
             "(one value per channel of (N, C, H, W) has shape (C, 1, 1))"
         )
 
 
 def _surrogate(
-    surrogate: Surrogate | Callable[[Tensor], Tensor] | None, strict: bool | None
+    name: str, surrogate: Surrogate | Callable[[Tensor], Tensor] | None, strict: bool | None
 ) -> Surrogate | Callable[[Tensor], Tensor]:
     if surrogate is None:
         surrogate = ATan()
+    checks.spike_function(name, surrogate)
     if isinstance(surrogate, Surrogate):
         return surrogate if strict is None else surrogate.with_strict(strict)
-    if not callable(surrogate):
-        raise TypeError(
-            f"surrogate must be a snn_ext.surrogate object or a callable, got {type(surrogate).__name__}"
-        )
     if strict is not None:
         raise ValueError(
             f"strict={strict} has no effect on a callable surrogate, which decides by itself; leave it out"
@@ -240,7 +280,7 @@ def _surrogate(
 def _transformed(*tensors: Tensor) -> bool:
     """Whether ``torch.func`` or forward-mode differentiation is at work, which no operator supports."""
     if torch.compiler.is_compiling():
-        return False
+        return forward_ad._current_level >= 0
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return True
     return forward_ad._current_level >= 0 and any(

@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = ["ATan", "FastSigmoid", "Rectangular", "Sigmoid", "Surrogate", "Triangular"]
 
@@ -75,13 +76,19 @@ class Surrogate:
         """Return the spikes of `u` (or the primitive, if not `spiking`), differentiable."""
         if not self.spiking:
             return self.primitive(u)
-        # torch.compile does not trace functions with a forward-mode rule.
-        return (_Spike if torch.compiler.is_compiling() else _DualSpike).apply(u, self)
+        if not torch.compiler.is_compiling():
+            return _DualSpike.apply(u, self)
+        if forward_ad._current_level >= 0:  # torch.compile traces no function with a forward-mode rule
+            soft = self.primitive(u)
+            return self.step(u) + (soft - soft.detach())
+        return _Spike.apply(u, self)
 
     def __post_init__(self) -> None:
+        if type(self) is Surrogate:
+            raise TypeError("Surrogate is the base class; use ATan(), FastSigmoid(), Sigmoid(), ...")
         field = dataclasses.fields(self)[-1].name
         value = getattr(self, field)
-        if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise ValueError(
                 f"{type(self).__name__}({field}={value!r}): {field} must be a positive, finite number"
             )
@@ -163,6 +170,11 @@ class Rectangular(Surrogate):
 _BY_NAME: dict[str, type[Surrogate]] = {
     cls.name: cls for cls in (ATan, FastSigmoid, Sigmoid, Triangular, Rectangular)
 }
+
+
+def is_fused(surrogate: object) -> bool:
+    """Whether the operators know `surrogate`: one of the named ones, not a class derived from them."""
+    return _BY_NAME.get(getattr(surrogate, "name", "")) is type(surrogate)
 
 
 def from_name(name: str, scale: float, *, spiking: bool = True, strict: bool = False) -> Surrogate:

@@ -14,6 +14,8 @@ settings.register_profile(
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
+torch.set_num_threads(1)  # the tensors are small, and the machine may be busy
+
 # SpikingJelly 0.0.0.0.14 scripts functions on import; torch 2.14 says that this is deprecated.
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
 

@@ -44,6 +44,20 @@ def test_demo_refuses_an_unwritable_place_before_it_trains(capsys):
     assert "cannot write into /nowhere/at; choose another file with --output" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["folder", "picture", "picture.xyz"])
+def test_demo_refuses_what_is_no_picture_before_it_trains(name, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    assert cli.main(["demo", "--output", str(tmp_path / name)]) == 1
+    assert "does not name a picture; end it in one of:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["info", "demo"])
+def test_an_implementation_that_is_not_there_is_one_line(command, capsys, monkeypatch):
+    monkeypatch.setenv("SNN_EXT_IMPL", "warp")
+    assert cli.main([command]) == 1
+    assert capsys.readouterr().err.startswith("SNN_EXT_IMPL='warp' is not available here")
+
+
 @pytest.mark.parametrize("seeds", ["0", "-3", "many"])
 def test_a_bad_number_of_seeds_is_refused(seeds, capsys):
     with pytest.raises(SystemExit):

@@ -294,6 +294,46 @@ def test_compiles_to_one_graph(spike, compile_backend):
     torch.testing.assert_close(*grads)
 
 
+def test_forward_mode_is_right_inside_a_compiled_graph():
+    x_seq, tangent = (torch.randn(4, 3, dtype=torch.float64) for _ in range(2))
+
+    def run(x_seq, tangent):
+        return torch.func.jvp(lambda x: F.vsn(x, decay=0.6, threshold=0.4)[0], (x_seq,), (tangent,))[1]
+
+    ours = torch.compile(run, backend="aot_eager")(x_seq, tangent)
+    torch.testing.assert_close(ours, run(x_seq, tangent))
+    assert ours.abs().sum() > 0
+
+
+def test_numbers_that_change_do_not_break_the_graph():
+    def run(x_seq, threshold):
+        return F.vsn(x_seq, decay=0.5, threshold=threshold, surrogate=ATan(threshold))[0]
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    x_seq = torch.randn(4, 3)
+    for threshold in (0.2, 0.3, 0.4, 0.5):
+        assert torch.equal(compiled(x_seq, threshold), run(x_seq, threshold))
+
+
+def test_a_surrogate_of_ones_own_is_used_as_it_is():
+    class Steep(ATan):
+        def gradient(self, u):
+            return torch.full_like(u, 7.0)
+
+    threshold = torch.tensor(0.4, requires_grad=True)
+    y_seq, _ = F.vsn(torch.ones(1, 1), decay=0.5, threshold=threshold, surrogate=Steep())
+    (grad,) = torch.autograd.grad(y_seq.sum(), threshold)
+    assert grad == -7
+
+
+def test_a_state_from_inference_mode_can_start_a_training_step():
+    with torch.inference_mode():
+        _, v = F.vsn(torch.randn(3, 4), decay=0.5, threshold=0.4)
+    x_seq = torch.randn(3, 4, requires_grad=True)
+    F.vsn(x_seq, v, decay=0.5, threshold=0.4)[0].sum().backward()
+    assert x_seq.grad.isfinite().all()
+
+
 X = torch.zeros(3, 4, 5)
 BAD = [
     ({"x_seq": torch.zeros(0, 4)}, ValueError, "x_seq has shape .*at least one time step"),
@@ -320,14 +360,15 @@ BAD = [
     (
         {"threshold": torch.ones(5, device="meta")},
         ValueError,
-        r"threshold is on meta but x_seq is on cpu.*\.to",
+        r"threshold is on meta but the input is on cpu.*\.to",
     ),
     ({"v0": torch.zeros(3, 5)}, ValueError, "v0 has shape"),
     ({"v0": torch.zeros(4, 5, device="meta")}, ValueError, "v0 is on meta"),
     ({"v0": 0.0}, TypeError, "v0 must be a torch.Tensor or None"),
     ({"v0": torch.zeros(4, 5, dtype=torch.int64)}, TypeError, "v0 must be floating point"),
     ({"activation": torch.cos}, ValueError, r"act\(0\)"),
-    ({"surrogate": 3}, TypeError, "surrogate must be"),
+    ({"surrogate": 3}, TypeError, "surrogate must be callable, got int"),
+    ({"surrogate": ATan}, TypeError, "surrogate must be an instance, got the class ATan"),
     ({"surrogate": torch.sigmoid, "strict": True}, ValueError, "strict=True has no effect on a callable"),
 ]
 

@@ -83,3 +83,20 @@ def test_a_bad_parameter_is_named(value):
 
 def test_every_named_surrogate_is_a_surrogate():
     assert all(isinstance(s, Surrogate) for s in ALL)
+
+
+def test_the_base_class_is_not_a_surrogate():
+    with pytest.raises(TypeError, match="Surrogate is the base class"):
+        Surrogate()
+
+
+@pytest.mark.parametrize("mode", ["jvp", "jacfwd"])
+def test_forward_mode_is_right_inside_a_compiled_graph(mode, surrogate):
+    u = torch.randn(5, dtype=torch.float64)
+
+    def run(u):
+        if mode == "jvp":
+            return torch.func.jvp(surrogate, (u,), (torch.ones_like(u),))[1]
+        return torch.func.jacfwd(surrogate)(u)
+
+    torch.testing.assert_close(torch.compile(run, backend="aot_eager")(u), run(u))

@@ -15,7 +15,7 @@
 # # Quickstart
 #
 # ```bash
-# pip install 'snn-ext[all]'      # or [snntorch], or [spikingjelly]
+# pip install '.[all]'      # in a clone of the repository; or '.[snntorch]', or '.[spikingjelly]'
 # ```
 #
 # `snn_ext` adds neurons to the framework that you already use. This page builds one mixed network in each

@@ -106,10 +106,9 @@ class SpikingJellyNet(Network):
                 "surrogate_function": surrogate.ATan(),
                 "detach_reset": True,
             }
-            tau = 1 / (1 - DECAY)
+            tau = 1 / (1 - DECAY)  # learned, one per layer, in both: ParametricLIFNode has no more
             if kind == "vsn":
-                common["v_threshold"] = torch.full((HIDDEN,), threshold)
-                return VSNNode(torch.full((HIDDEN,), tau), **common, learn_tau=True, learn_threshold=True)
+                return VSNNode(tau, **common, learn_tau=True)
             return neuron.ParametricLIFNode(tau, **common)
 
         a, b, c = _linears(inputs, outputs, layer.Linear)
@@ -124,7 +123,8 @@ class SpikingJellyNet(Network):
 
     def dynamics(self) -> dict[str, Tensor]:
         vsn: Any = self.net[1]
-        return {"decay": 1 - vsn.w.detach().sigmoid(), "threshold": vsn.v_threshold.detach()}
+        decay = 1 - vsn.w.detach().sigmoid()
+        return {"decay": decay.expand(HIDDEN), "threshold": torch.full((HIDDEN,), vsn.v_threshold)}
 
 
 class ActivityCounter:

@@ -18,7 +18,7 @@ from .picture import draw
 from .tasks import DIABETES, DIGITS, Outcome, Task, train
 
 TITLES = {"snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
-ROWS = {"VSN": "VSN + native LIF", "LIF": "native LIF only", "ReLU": "ReLU, no spikes"}
+ROWS = {"VSN": "VSN + LIF", "LIF": "LIF + LIF", "ReLU": "ReLU, no spikes"}
 
 
 def run(
@@ -26,13 +26,14 @@ def run(
 ) -> dict[tuple[str, str, str], list[Outcome]]:
     """Run the demo; return the outcomes of all seeds by (task, framework, arm)."""
     console = Console()
+    torch.set_num_threads(1)  # the layers are small: more threads would only wait for one another
     titles = {name: f"{TITLES[name]} {importlib.metadata.version(name)}" for name in frameworks}
     tasks = [DIGITS, DIABETES]
     if quick:
         tasks = [dataclasses.replace(task, epochs=2, folds=1) for task in tasks]
     console.print(
         f"snn-ext demo: {', '.join(titles.values())}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads, {seeds} seed{'s' if seeds > 1 else ''}"
+        f"1 thread, {seeds} seed{'s' if seeds > 1 else ''}"
     )
     outcomes: dict[tuple[str, str, str], list[Outcome]] = defaultdict(list)
     pictured: dict[str, Network] = {}
@@ -62,6 +63,7 @@ def run(
                         outcomes[task.name, framework, arm].append(outcome)
                         if seed == 0 and task is tasks[0] and arm == "VSN":
                             pictured[framework] = outcome.network
+    console.print("LIF is the framework's own neuron; ± is the standard deviation over seeds.")
     for task in tasks:
         console.print(_table(task, frameworks, outcomes))
     for framework in frameworks if seeds > 1 else ():

@@ -79,16 +79,25 @@ def resolve(activation: str | Activation) -> str | Activation:
 
 
 def _check_zero(activation: Activation) -> None:
-    zero = next(iter(activation.parameters()), None) if isinstance(activation, nn.Module) else None
-    dtype, device = (torch.float32, None) if zero is None else (zero.dtype, zero.device)
+    held: list[Tensor] = []
+    if isinstance(activation, nn.Module):
+        held = [t for t in (*activation.parameters(), *activation.buffers()) if t.is_floating_point()]
+    if held and held[0].is_meta:
+        return
+    zero = held[0].new_zeros(1, 1) if held else torch.zeros(1, 1)
     with torch.no_grad():
         try:
-            value = activation(torch.zeros(1, 1, dtype=dtype, device=device))
+            value = activation(zero)
         except Exception as error:
             raise ValueError(
                 f"activation={activation!r} failed on torch.zeros(1, 1) ({error}); "
                 "give an elementwise callable that takes a tensor of any shape"
             ) from error
+    if isinstance(value, Tensor) and value.shape != zero.shape:
+        raise ValueError(
+            f"activation={activation!r} changes the shape {tuple(zero.shape)} into {tuple(value.shape)}; "
+            "give an elementwise callable"
+        )
     if not isinstance(value, Tensor) or not bool((value == 0).all()):
         raise ValueError(
             f"activation={activation!r} has act(0) = {value}, but it must be 0, or a neuron that does not "

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import snntorch as snn
+import torch
 from torch import Tensor
 
+from .. import checks
 from ..surrogate import ATan, FastSigmoid, Sigmoid, Surrogate
 
 if "reset_delay" not in inspect.signature(snn.Leaky.__init__).parameters:
@@ -37,12 +39,10 @@ def as_surrogate(spike_grad: Any) -> Surrogate | Callable[[Tensor], Tensor]:
         return ATan(strict=True)
     if isinstance(spike_grad, Surrogate):
         return spike_grad.with_strict(True)
-    if not callable(spike_grad):
-        raise TypeError(
-            f"spike_grad must be callable, got {type(spike_grad).__name__}; use e.g. "
-            "snntorch.surrogate.atan() or snn_ext.surrogate.ATan()"
-        )
-    if getattr(spike_grad, "__module__", None) == "snntorch.surrogate":
+    checks.spike_function("spike_grad", spike_grad)
+    if torch.compiler.is_compiling():  # an unrecognised closure is traced as it is
+        return spike_grad
+    if getattr(spike_grad, "__module__", None) == "snntorch.surrogate" and hasattr(spike_grad, "__code__"):
         name = getattr(spike_grad, "__qualname__", "").removesuffix(".<locals>.inner")
         cells = dict(
             zip(

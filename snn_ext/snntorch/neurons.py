@@ -6,6 +6,7 @@ next call, and the reset is detached.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -107,10 +108,11 @@ class VSN(snn.Leaky):
         beta = checks.in_range("beta", beta, 0, 1, "it is the fraction of the potential kept per step")
         threshold = checks.number_or_tensor("threshold", threshold)
         graded_spikes_factor = checks.number_or_tensor("graded_spikes_factor", graded_spikes_factor)
-        if reset_mechanism != "zero":
-            raise ValueError(
-                f"reset_mechanism={reset_mechanism!r}: a VSN resets to zero by definition; leave it out, or "
-                "use snn.Leaky for another reset"
+        _check_reset_mechanism(reset_mechanism)
+        if state_quant and not callable(state_quant):
+            raise TypeError(
+                f"state_quant must be callable, got {type(state_quant).__name__}; use e.g. "
+                "snntorch.functional.quant.state_quant(num_bits=4)"
             )
         if inhibition and not reset_delay:
             raise ValueError(
@@ -139,22 +141,32 @@ class VSN(snn.Leaky):
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Run one step; see the class for what goes in and out."""
-        y_seq, mem = self._run(input_.unsqueeze(0), mem)
+        checks.concrete_tensor(self, "input_", input_)
+        y_seq, mem = self._run("input_", input_.unsqueeze(0), mem)
         return self._returned(y_seq.squeeze(0), mem)
 
     def multi_step(self, x_seq: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Run all steps of `x_seq`, shape (T, batch, ...), in one fused call.
 
         Equal to calling the neuron T times.  Returns ``(y_seq, mem)`` with `mem` after the last step, or
-        ``y_seq`` alone with ``init_hidden=True, output=False``; takes `mem` as `forward` does.
+        ``y_seq`` alone with ``init_hidden=True, output=False``; takes `mem` as `forward` does.  Forward
+        hooks belong to `forward` and are not called.
         """
-        return self._returned(*self._run(x_seq, mem))
+        checks.concrete_tensor(self, "x_seq", x_seq)
+        return self._returned(*self._run("x_seq", x_seq, mem))
 
-    def _run(self, x_seq: Tensor, mem: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.init_hidden and mem is not None:
-            raise TypeError("`mem` should not be passed as an argument while `init_hidden=True`")
+    def _run(self, name: str, x_seq: Tensor, mem: Tensor | None) -> tuple[Tensor, Tensor]:
+        if mem is not None:
+            if self.init_hidden:
+                raise TypeError("`mem` should not be passed as an argument while `init_hidden=True`")
+            checks.concrete_tensor(self, "mem", mem)
+        if self.inhibition and x_seq.dim() < 3:
+            raise ValueError(
+                f"{name} needs a batch and a neuron dimension for inhibition, got one step of shape "
+                f"{tuple(x_seq.shape[1:])}"
+            )
         state = self.mem if mem is None else mem
-        y_seq, new, *mem_seq = functional.vsn(
+        y_seq, new, *mem_seq = functional.run_vsn(
             x_seq,
             state if state.shape == x_seq.shape[1:] else None,
             decay=self.beta.clamp(0, 1),
@@ -165,11 +177,13 @@ class VSN(snn.Leaky):
             reset_delay=self.reset_delay,
             state_quant=self.state_quant or None,
             return_v_seq=self.inhibition,
+            names={"x_seq": name, "v0": "mem", "decay": "beta", "surrogate": "spike_grad"},
         )
+        factor = functional.as_parameter("graded_spikes_factor", self.graded_spikes_factor, x_seq)
         if self.inhibition:
-            y_seq = y_seq * _winners(mem_seq[0] - self.threshold)
+            y_seq = y_seq * _winners(mem_seq[0] - self.threshold).to(y_seq.dtype)
         self.mem = new
-        return y_seq * self.graded_spikes_factor.to(y_seq.dtype), new
+        return y_seq * factor.to(y_seq.dtype), new
 
     def _returned(self, y: Tensor, mem: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return y if self.init_hidden and not self.output else (y, mem)
@@ -181,12 +195,37 @@ class VSN(snn.Leaky):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Register the copy with snnTorch, whose reset and detach utilities go through `instances`."""
+        """Register the copy with snnTorch, whose reset and detach utilities go through `instances`.
+
+        The list holds a copy weakly, so that snapshots of a network are freed with it.
+        """
         super().__setstate__(state)
-        snn.SpikingNeuron.instances.append(self)
+        instances = snn.SpikingNeuron.instances
+
+        def forget(dead: Any) -> None:
+            instances[:] = [neuron for neuron in instances if neuron is not dead]
+
+        instances.append(weakref.proxy(self, forget))
+
+    @property
+    def reset_mechanism(self) -> str:
+        """Always ``"zero"``."""
+        return "zero"
+
+    @reset_mechanism.setter
+    def reset_mechanism(self, value: str) -> None:
+        _check_reset_mechanism(value)
 
     def extra_repr(self) -> str:
         return f"activation={self.activation!r}, spike_grad={self.spike_grad!r}"
+
+
+def _check_reset_mechanism(value: str) -> None:
+    if value != "zero":
+        raise ValueError(
+            f"reset_mechanism={value!r}: a VSN resets to zero by definition; leave it out, or use snn.Leaky "
+            "for another reset"
+        )
 
 
 def _winners(distance_seq: Tensor) -> Tensor:

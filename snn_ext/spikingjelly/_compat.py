@@ -21,16 +21,16 @@ try:
     from spikingjelly.activation_based import base, neuron
     from spikingjelly.activation_based import surrogate as sj_surrogate
 except ModuleNotFoundError as error:
-    if error.name is None or not error.name.startswith("spikingjelly.activation_based"):
+    if error.name != "spikingjelly.activation_based":
         raise
     raise ImportError(
         "this SpikingJelly has no spikingjelly.activation_based and is not supported; "
         "upgrade with: pip install 'spikingjelly>=0.0.0.0.14'"
     ) from error
 
+from .. import checks
 from ..ops.reference import compute_dtype
 from ..surrogate import ATan, Rectangular, Sigmoid, Surrogate, Triangular
-from .nir import refuse_tracing
 
 FUNCTIONAL = hasattr(neuron.BaseNode, "single_step_functional_forward")
 HAS_BACKEND = hasattr(base.MemoryModule, "backend")
@@ -72,23 +72,27 @@ def native_positions(init: Callable[..., None]) -> Callable[..., None]:
     """
     if not HAS_BACKEND:
         return init
-    place = list(inspect.signature(init).parameters).index("store_v_seq") - 1
+    parameters = list(inspect.signature(init).parameters.values())
+    place = [parameter.name for parameter in parameters].index("store_v_seq")
+    backend = inspect.Parameter("backend", inspect.Parameter.POSITIONAL_OR_KEYWORD, default="torch")
 
     @functools.wraps(init)
-    def with_backend(self: Any, *args: Any, **kwargs: Any) -> None:
-        if len(args) > place:
-            kwargs["backend"] = args[place]
-        init(self, *args[:place], *args[place + 1 :], **kwargs)
+    def with_backend(*args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(*args, **kwargs)
+        init(**bound.arguments)
 
+    signature = inspect.Signature([*parameters[:place], backend, *parameters[place:-1]])
+    with_backend.__signature__ = signature  # type: ignore[attr-defined]
     return with_backend
 
 
 class _NodeBase(neuron.BaseNode):
     """What both generations share: no symbolic tracing, a state of the right dtype, light copies."""
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        refuse_tracing(self, x)
-        return super().forward(x, *args, **kwargs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        for x in (*args, *kwargs.values()):
+            checks.concrete_tensor(self, "x" if self.step_mode == "s" else "x_seq", x)
+        return super().forward(*args, **kwargs)
 
     def _simulate(self, x_seq: Tensor, v: Tensor, return_v_seq: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the emitted sequence, the final potential and, if asked, the potential sequence."""
@@ -165,11 +169,11 @@ if FUNCTIONAL:
             y_seq, v, _ = self._simulate(inputs[0], states[0], False)
             return (y_seq,), (v, *states[1:])
 
-        def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if not self.store_v_seq:
+                return super().multi_step_forward(x_seq, *args, **kwargs)
             (v,) = self.materialize_states((x_seq,), tuple(self._memories.values()), "m")
-            y_seq, self.v, v_seq = self._simulate(x_seq, v, self.store_v_seq)
-            if self.store_v_seq:
-                self.v_seq = v_seq
+            y_seq, self.v, self.v_seq = self._simulate(x_seq, v, True)
             return y_seq
 
 else:
@@ -191,7 +195,7 @@ else:
         def _state(self, x: Tensor, shape: torch.Size) -> Tensor:
             if not isinstance(self.v, Tensor):
                 return self._initial(self.v, x, shape)
-            if self.v.shape != shape:
+            if self.v.dim() and self.v.shape != shape:
                 raise ValueError(
                     f"{self._get_name()} holds a potential of shape {tuple(self.v.shape)}, but one step of "
                     f"the input has shape {tuple(shape)}; call functional.reset_net(net) between batches"

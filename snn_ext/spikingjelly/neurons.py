@@ -18,6 +18,14 @@ from ._compat import Node, as_surrogate, brief, default_surrogate, native_positi
 
 __all__ = ["VSNNode"]
 
+_NAMES = {
+    "v0": "v",
+    "decay": "tau",
+    "gain": "tau",
+    "threshold": "v_threshold",
+    "surrogate": "surrogate_function",
+}
+
 
 class VSNNode(Node):
     r"""Variable spiking neuron: emits its own input whenever an integrate-and-fire event opens the gate.
@@ -103,11 +111,7 @@ class VSNNode(Node):
         activation = _activation.resolve(activation)
         if surrogate_function is None:
             surrogate_function = default_surrogate()
-        elif not callable(surrogate_function):
-            raise TypeError(
-                f"surrogate_function must be callable, got {type(surrogate_function).__name__}; use e.g. "
-                "ATan() of SpikingJelly's surrogate module or of snn_ext.surrogate"
-            )
+        checks.spike_function("surrogate_function", surrogate_function)
         super().__init__(
             surrogate_function=surrogate_function,
             detach_reset=detach_reset,
@@ -126,7 +130,7 @@ class VSNNode(Node):
     def _simulate(self, x_seq: Tensor, v: Tensor, return_v_seq: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         w = getattr(self, "w", None)
         rate = 1 / self.tau if w is None else w.sigmoid()
-        y_seq, v, *v_seq = functional.vsn(
+        y_seq, v, *v_seq = functional.run_vsn(
             x_seq,
             v,
             decay=1 - rate,
@@ -136,6 +140,7 @@ class VSNNode(Node):
             surrogate=as_surrogate(self.surrogate_function),
             detach_reset=self.detach_reset,
             return_v_seq=return_v_seq,
+            names=_NAMES,
         )
         return y_seq, v, v_seq[0] if return_v_seq else None
 

@@ -1,6 +1,8 @@
 """What snnTorch asks of its own neurons, asked of ours: state, utilities, training, persistence."""
 
 import copy
+import gc
+import inspect
 import pickle
 import warnings
 
@@ -39,8 +41,6 @@ def stepped(neuron, x_seq, mem=None):
 
 
 def test_arguments_of_leaky_come_first_and_in_order():
-    import inspect
-
     ours = list(inspect.signature(VSN.__init__).parameters)
     native = list(inspect.signature(snn.Leaky.__init__).parameters)
     assert ours[: len(native)] == native
@@ -112,6 +112,12 @@ def test_inhibition_lets_only_the_highest_potential_emit():
     assert torch.equal(vsn(x)[0], torch.tensor([[0, 0.9, 0], [0.7, 0, 0]]))
     image = torch.rand(2, 3, 4, 4) + 0.1
     assert ((vsn(image)[0] != 0).sum(1) == 1).all()
+
+
+def test_inhibition_keeps_the_dtype_of_the_input():
+    with pytest.warns(UserWarning, match="Inhibition"):
+        vsn = VSN(0.9, 0.0, inhibition=True)
+    assert vsn(torch.rand(2, 3, dtype=torch.bfloat16))[0].dtype == torch.bfloat16
 
 
 def test_state_quant_shapes_potential_and_gate():
@@ -290,6 +296,24 @@ def test_a_copy_is_reset_by_snntorch_too():
         assert not twin[1].mem.any()
 
 
+def test_copies_are_freed_with_their_network():
+    net = nn.Sequential(nn.Linear(3, 3), VSN(0.9, init_hidden=True))
+    snapshots = [copy.deepcopy(net) for _ in range(3)]
+    assert len(snn.SpikingNeuron.instances) == 4
+    del snapshots
+    gc.collect()
+    assert len(snn.SpikingNeuron.instances) == 1
+    utils.reset(net)
+
+
+def test_training_goes_on_from_a_state_left_by_inference_mode():
+    vsn = VSN(0.9, 0.1, init_hidden=True, learn_beta=True)
+    with torch.inference_mode():
+        vsn(torch.rand(2, 3))
+    vsn(torch.rand(2, 3)).sum().backward()
+    assert vsn.beta.grad.isfinite()
+
+
 # --- training --------------------------------------------------------------------------------------
 
 
@@ -407,6 +431,16 @@ def test_compiles_to_one_graph_and_agrees(compile_backend):
     torch.testing.assert_close(*outcomes)
 
 
+def test_an_unrecognised_closure_compiles_to_one_graph_too():
+    vsn = VSN(0.9, 0.1, spike_grad=surrogate.triangular(), learn_threshold=True)
+    x = torch.rand(2, 5)
+    compiled = torch.compile(vsn, fullgraph=True, backend="aot_eager")
+    grads = [
+        torch.autograd.grad(run(x, torch.zeros(2, 5))[0].sum(), vsn.threshold)[0] for run in (compiled, vsn)
+    ]
+    torch.testing.assert_close(*grads)
+
+
 def test_multi_step_compiles_to_one_graph(compile_backend):
     vsn = VSN(torch.rand(5), 0.2, learn_beta=True)
     x_seq = torch.randn(4, 2, 5)
@@ -429,6 +463,12 @@ def test_nir_export_refuses_and_never_writes_a_lif():
     nested = nn.Sequential(nn.Linear(4, 3), nn.Sequential(VSN(0.9, init_hidden=True)))
     with pytest.raises(NotImplementedError, match="graded"):
         export_to_nir(nested, torch.rand(1, 4), ignore_dims=[0])
+
+
+def test_symbolic_tracing_is_refused_with_a_clear_line():
+    net = nn.Sequential(nn.Linear(4, 3), VSN(0.9, init_hidden=True))
+    with pytest.raises(NotImplementedError, match=r"VSN cannot be exported to NIR.*torch\.fx"):
+        torch.fx.symbolic_trace(net)
 
 
 def test_nir_export_of_native_networks_still_works():
@@ -458,6 +498,10 @@ def test_nir_export_of_native_networks_still_works():
         ({"activation": torch.cos}, ValueError, r"act\(0\)"),
         ({"activation": "elu"}, ValueError, "activation='elu' is not known"),
         ({"spike_grad": 3}, TypeError, "spike_grad must be callable, got int"),
+        ({"spike_grad": surrogate.ATan}, TypeError, "spike_grad must be an instance, got the class ATan"),
+        ({"state_quant": 4}, TypeError, "state_quant must be callable, got int"),
+        ({"beta": torch.empty(0)}, ValueError, "beta is empty"),
+        ({"beta": [0.5]}, TypeError, r"beta must be a number .* got list; convert it with torch\.as_tensor"),
         ({"inhibition": True, "reset_delay": False}, ValueError, "inhibition=True needs reset_delay=True"),
     ],
 )
@@ -472,7 +516,9 @@ def test_a_bad_argument_is_named_and_registers_nothing(arguments, error, message
     [
         (torch.zeros(0, 2, 3), ValueError, "at least one time step"),
         (torch.zeros(4, 2, 3, dtype=torch.int64), TypeError, "floating point"),
-        (torch.zeros(4, 2, 5), ValueError, "does not broadcast"),
+        (torch.zeros(4, 2, 5), ValueError, r"beta has shape \(3,\), which does not broadcast"),
+        (torch.zeros(4, 2, 3, device="meta"), ValueError, "beta is on cpu but the input is on meta"),
+        (3.0, TypeError, r"x_seq must be a torch\.Tensor, got float"),
     ],
 )
 def test_bad_input_leaves_the_state_alone(x, error, message):
@@ -482,3 +528,28 @@ def test_bad_input_leaves_the_state_alone(x, error, message):
     with pytest.raises(error, match=message):
         vsn.multi_step(x)
     assert vsn.mem is before
+
+
+def test_a_bad_graded_spikes_factor_leaves_the_state_alone():
+    vsn = VSN(0.9, graded_spikes_factor=torch.rand(3), init_hidden=True)
+    vsn(torch.rand(2, 3))
+    before = vsn.mem
+    with pytest.raises(ValueError, match=r"graded_spikes_factor has shape \(3,\), which does not broadcast"):
+        vsn(torch.rand(2, 5))
+    assert vsn.mem is before
+
+
+def test_bad_states_and_shapes_are_named():
+    with pytest.raises(TypeError, match=r"mem must be a torch\.Tensor, got float"):
+        VSN(0.9)(torch.rand(2, 3), 0.0)
+    with pytest.warns(UserWarning, match="Inhibition"):
+        vsn = VSN(0.9, inhibition=True)
+    with pytest.raises(ValueError, match="needs a batch and a neuron dimension for inhibition"):
+        vsn(torch.rand(3))
+
+
+def test_the_reset_mechanism_cannot_be_changed_afterwards():
+    vsn = VSN(0.9)
+    assert vsn.reset_mechanism == "zero"
+    with pytest.raises(ValueError, match="reset_mechanism='subtract'"):
+        vsn.reset_mechanism = "subtract"

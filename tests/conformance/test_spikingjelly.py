@@ -261,6 +261,19 @@ def test_truncated_backpropagation_in_chunks_equals_the_whole_forward():
     assert torch.equal(torch.cat(chunks), whole)
 
 
+def test_training_goes_on_from_a_state_left_by_inference_mode():
+    vsn = node(learn_tau=True)
+    with torch.inference_mode():
+        vsn(torch.rand(2, 3))
+    vsn(torch.rand(2, 3)).sum().backward()
+    assert vsn.w.grad.isfinite()
+
+
+def test_the_input_can_be_passed_by_name():
+    assert node()(x=torch.ones(2)).shape == (2,)
+    assert node(step_mode="m")(x_seq=torch.ones(3, 2)).shape == (3, 2)
+
+
 # --- the two designs -----------------------------------------------------------------------------------
 
 
@@ -277,6 +290,17 @@ def test_functional_forward_is_pure_and_equals_the_regular_one(mode):
     vsn.v = state
     assert torch.equal(vsn(x), y)
     assert torch.equal(vsn.v, v)
+
+
+@functional_design
+def test_a_subclass_with_a_sequence_implementation_of_its_own_is_heard():
+    class Doubled(VSNNode):
+        def multi_step_functional_forward(self, inputs, states, **kwargs):
+            (y,), states = super().multi_step_functional_forward(inputs, states, **kwargs)
+            return (2 * y,), states
+
+    x_seq = torch.randn(4, 3)
+    assert torch.equal(Doubled(step_mode="m")(x_seq), 2 * VSNNode(step_mode="m")(x_seq))
 
 
 @functional_design
@@ -400,6 +424,14 @@ def test_compiles_to_one_graph_and_agrees(mode, compile_backend):
     torch.testing.assert_close(*outcomes)
 
 
+def test_settings_that_differ_between_layers_do_not_break_the_graph():
+    net = nn.Sequential(*(VSNNode(tau=2.0 + i, v_threshold=0.1 + 0.1 * i, step_mode="m") for i in range(4)))
+    x_seq = torch.rand(4, 3)
+    expected = net(x_seq)
+    functional.reset_net(net)
+    assert torch.equal(torch.compile(net, fullgraph=True, backend="aot_eager")(x_seq), expected)
+
+
 # --- the model zoo, exchange -----------------------------------------------------------------------------
 
 
@@ -452,6 +484,8 @@ def test_nir_export_refuses_with_a_clear_line(mode):
         ({"v_reset": None}, ValueError, "v_reset=None: a VSN resets to zero"),
         ({"v_reset": -0.5}, ValueError, r"v_reset=-0\.5"),
         ({"surrogate_function": 3}, TypeError, "surrogate_function must be callable, got int"),
+        ({"surrogate_function": surrogate.ATan}, TypeError, "surrogate_function must be an instance"),
+        ({"tau": torch.empty(0)}, ValueError, "tau is empty"),
         ({"activation": torch.cos}, ValueError, r"act\(0\)"),
     ],
 )
@@ -465,6 +499,7 @@ def test_a_bad_argument_is_named(arguments, error, message):
     [
         (torch.zeros(0, 2, 3), ValueError, "at least one time step"),
         (torch.zeros(4, 2, 3, dtype=torch.int64), TypeError, "floating point"),
+        (3.0, TypeError, r"x_seq must be a torch\.Tensor, got float"),
     ],
 )
 def test_bad_input_leaves_the_state_alone(x, error, message):
@@ -474,3 +509,17 @@ def test_bad_input_leaves_the_state_alone(x, error, message):
     with pytest.raises(error, match=message):
         vsn(x)
     assert vsn.v is before
+
+
+def test_errors_of_the_dynamics_use_the_names_of_this_face():
+    with pytest.raises(ValueError, match=r"tau has shape \(3,\), which does not broadcast"):
+        VSNNode(torch.full((3,), 2.0))(torch.zeros(2, 5))
+    with pytest.raises(ValueError, match="v_threshold is on meta but the input is on cpu"):
+        VSNNode(v_threshold=torch.ones(3, device="meta"))(torch.zeros(2, 3))
+
+
+@backend_design
+def test_backend_cannot_be_given_twice():
+    assert "backend" in inspect.signature(VSNNode.__init__).parameters
+    with pytest.raises(TypeError, match="multiple values for argument 'backend'"):
+        VSNNode(2.0, True, 1.0, 0.0, None, False, "m", "torch", backend="torch")

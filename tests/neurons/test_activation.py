@@ -52,3 +52,13 @@ def test_derivatives_are_those_of_the_functions(name):
     z = torch.randn(40, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(FUNCTIONS[name](z).sum(), z)
     torch.testing.assert_close(DERIVATIVES[name](z), expected)
+
+
+def test_a_callable_that_changes_the_shape_is_refused():
+    with pytest.raises(ValueError, match="changes the shape"):
+        resolve(lambda z: z.sum(-1))
+
+
+def test_a_module_is_probed_on_its_own_dtype_and_only_where_it_has_values():
+    assert resolve(nn.PReLU().double())
+    assert resolve(nn.PReLU().to("meta"))
