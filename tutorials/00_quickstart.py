@@ -38,7 +38,7 @@ from tqdm.auto import tqdm
 
 from snn_ext import cli
 
-cli.info()
+status = cli.info()
 
 # %%
 X, y = load_digits(return_X_y=True)
