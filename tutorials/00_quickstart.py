@@ -195,8 +195,8 @@ for axis, (record, title) in zip(axes, shows, strict=True):
     axis.set(title=title, xlabel="time step", ylabel="neuron")
     figure.colorbar(drawn, ax=axis)
 plt.show()
-emitted.close()
-potential.close()
+emitted.remove_hooks()
+potential.remove_hooks()
 
 # %% [markdown]
 # Next: [01_vsn_regression](01_vsn_regression.ipynb), what graded spikes are good for.
