@@ -8,7 +8,6 @@ state, ``torch.func`` transforms, forward-mode differentiation) runs on the diff
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -138,13 +137,13 @@ def run_vsn(
     reset_delay: bool = False,
     state_quant: Callable[[Tensor], Tensor] | None = None,
     return_v_seq: bool = False,
-    names: Mapping[str, str] = MappingProxyType({}),
+    names: Mapping[str, str] | None = None,
 ) -> tuple[Tensor, ...]:
     """Run `vsn` for a face: with an activation that is resolved already, and the face's `names` for
     the arguments in errors."""
 
     def named(name: str) -> str:
-        return names.get(name, name)
+        return name if names is None else names.get(name, name)
 
     check_input(named("x_seq"), x_seq)
     check_decay(named("decay"), decay)

@@ -305,6 +305,9 @@ def test_forward_mode_is_right_inside_a_compiled_graph():
     assert ours.abs().sum() > 0
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.6."), reason="torch 2.6 cannot build a surrogate inside a graph"
+)
 def test_numbers_that_change_do_not_break_the_graph():
     def run(x_seq, threshold):
         return F.vsn(x_seq, decay=0.5, threshold=threshold, surrogate=ATan(threshold))[0]

@@ -431,6 +431,9 @@ def test_compiles_to_one_graph_and_agrees(compile_backend):
     torch.testing.assert_close(*outcomes)
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.6."), reason="torch 2.6 cannot trace snnTorch's triangular surrogate"
+)
 def test_an_unrecognised_closure_compiles_to_one_graph_too():
     vsn = VSN(0.9, 0.1, spike_grad=surrogate.triangular(), learn_threshold=True)
     x = torch.rand(2, 5)
