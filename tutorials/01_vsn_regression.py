@@ -32,7 +32,7 @@
 # is tested is its claim: *on regression VSN beats LIF clearly and comes near the non-spiking twin, at well under full
 # activity.*
 #
-# In full, with tuning, this page takes about a quarter of an hour; with `TUTORIAL_SEEDS=1` in the environment, a minute.
+# In full, with tuning, this page takes about twenty minutes on one core; with `TUTORIAL_SEEDS=1` in the environment, a minute.
 
 # %%
 import os

@@ -1,6 +1,6 @@
 """Which implementation runs an operator: visible, forceable, never silently another one.
 
-There is one implementation so far, ``reference``: plain torch, on any device.  The environment
+There is one implementation so far, ``reference``: plain torch, tested on the CPU only.  The environment
 variable ``SNN_EXT_IMPL`` forces one by name; a name that is not available is an error.
 """
 
