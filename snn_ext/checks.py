@@ -39,13 +39,61 @@ def in_range(name: str, value: float | Tensor, low: float, high: float, remedy: 
     value = number_or_tensor(name, value)
     if isinstance(value, Tensor) and not _has_values(value):
         return value
-    smallest, largest = (
-        (value.min().item(), value.max().item()) if isinstance(value, Tensor) else (value, value)
-    )
+    smallest, largest = _extremes(value)
     if smallest < low or largest > high:
         wrong = smallest if smallest < low else largest
         raise ValueError(f"{name}={wrong:g} is outside [{low:g}, {high:g}]; {remedy}")
     return value
+
+
+def smallest(value: Tensor) -> float:
+    """Return the smallest element, or infinity where values cannot be looked at."""
+    return value.min().item() if _has_values(value) else math.inf
+
+
+def any_infinite(value: float | Tensor) -> bool:
+    """Whether a value that can be looked at is infinite."""
+    if isinstance(value, Tensor):
+        return _has_values(value) and bool(torch.isinf(value).any())
+    return math.isinf(value)
+
+
+def positive(name: str, value: float | Tensor, remedy: str) -> float | Tensor:
+    """Return `value` checked to be above zero and finite everywhere."""
+    value = number_or_tensor(name, value)
+    if isinstance(value, Tensor) and not _has_values(value):
+        return value
+    smallest, largest = _extremes(value)
+    if not 0 < smallest <= largest < math.inf:
+        wrong = largest if smallest > 0 else smallest
+        raise ValueError(f"{name}={wrong:g} must be positive and finite; {remedy}")
+    return value
+
+
+def above(name: str, value: float | Tensor, bound_name: str, bound: float | Tensor) -> None:
+    """Raise unless `value` is above `bound` everywhere."""
+    value, bound = torch.as_tensor(value).detach(), torch.as_tensor(bound).detach()
+    if not (_has_values(value) and _has_values(bound)):
+        return
+    try:
+        wrong = ~(value > bound)
+    except RuntimeError:
+        raise ValueError(
+            f"{name} of shape {tuple(value.shape)} and {bound_name} of shape {tuple(bound.shape)} do not "
+            "broadcast; give one value, or the same shape"
+        ) from None
+    if bool(wrong.any()):
+        low, limit = (t.expand(wrong.shape)[wrong][0].item() for t in (value, bound))
+        raise ValueError(f"{name}={low:g} must be above {bound_name}={limit:g}; raise it")
+
+
+def brief(value: Any) -> str:
+    """Print one number as itself and a tensor of many as its shape."""
+    if not isinstance(value, Tensor):
+        return str(value)
+    if value.numel() == 1 and not value.is_meta:
+        return f"{value.item():.4g}"
+    return f"tensor of shape {tuple(value.shape)}"
 
 
 def spike_function(name: str, value: Any) -> None:
@@ -62,11 +110,15 @@ def concrete_tensor(neuron: Any, name: str, x: Any) -> None:
     """Raise unless `x` is a tensor; a symbolic one, as in tracing for NIR exchange, has its own line."""
     if isinstance(x, torch.fx.Proxy):
         raise NotImplementedError(
-            f"{type(neuron).__name__} cannot be exported to NIR, which has no node for graded spikes, nor be "
-            "traced by torch.fx; leave it out of what is exported, or make it a leaf module of your tracer"
+            f"{type(neuron).__name__} cannot be exported to NIR, which has no node for {neuron.not_in_nir}, "
+            f"nor be traced by torch.fx; {neuron.nir_remedy}, or make it a leaf module of your tracer"
         )
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+
+
+def _extremes(value: float | Tensor) -> tuple[float, float]:
+    return (value.min().item(), value.max().item()) if isinstance(value, Tensor) else (value, value)
 
 
 def _has_values(value: Tensor) -> bool:

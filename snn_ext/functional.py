@@ -8,18 +8,23 @@ state, ``torch.func`` transforms, forward-mode differentiation) runs on the diff
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 
-from . import checks, ops  # noqa: F401  (registers the operators)
+from . import checks
 from .neurons import activation as _activation
+from .neurons.leaky import Leaky
+from .neurons.lifb import LIFB
+from .neurons.soft_reset_mpr import SoftResetMPR
 from .neurons.vsn import VSN
-from .ops import reference
-from .surrogate import ATan, Surrogate, is_fused
+from .ops import operators, reference
+from .surrogate import ATan, StraightThrough, Surrogate, is_fused
 
-__all__ = ["vsn"]
+__all__ = ["lifb", "soft_reset_mpr", "vsn"]
 
 Parameter = float | Tensor
 
@@ -71,7 +76,8 @@ def vsn(
         which is ``False`` unless set.  A callable surrogate decides by itself, so leave it out there.
     reset_delay : bool, default False
         ``False``: `v0` and the potentials returned are those after the reset.  ``True``: those before
-        the reset, which is then made at the next step (snnTorch's ``mem``).  The events are the same.
+        the reset, which is then made at the next step (snnTorch's ``mem``).  The events are the same.  (The
+        reset that is due to a `v0` without gradient is a constant.)
     state_quant : callable, optional
         Applied to the potential after charging, at every step (snnTorch's ``state_quant``).
     return_v_seq : bool, default False
@@ -107,13 +113,11 @@ def vsn(
     >>> y_seq.flatten().tolist()[0], round(y_seq.flatten().tolist()[1], 4), round(v.item(), 4)
     (0.0, 0.8, 0.3)
     """
-    return run_vsn(
+    return run(
+        VSN(_activation.resolve(activation)),
         x_seq,
         v0,
-        decay=decay,
-        gain=gain,
-        threshold=threshold,
-        activation=_activation.resolve(activation),
+        {"decay": decay, "gain": gain, "threshold": threshold},
         surrogate=surrogate,
         detach_reset=detach_reset,
         strict=strict,
@@ -123,14 +127,196 @@ def vsn(
     )
 
 
-def run_vsn(
+def lifb(
     x_seq: Tensor,
-    v0: Tensor | None,
+    v0: Tensor | None = None,
     *,
     decay: Parameter,
     gain: Parameter = 1.0,
     threshold: Parameter,
-    activation: str | Callable[[Tensor], Tensor],
+    burst_threshold: Parameter,
+    burst_intensity: Parameter,
+    v_reset: float | None = 0.0,
+    surrogate: Surrogate | Callable[[Tensor], Tensor] | None = None,
+    detach_reset: bool = False,
+    strict: bool | None = None,
+    reset_delay: bool = False,
+    state_quant: Callable[[Tensor], Tensor] | None = None,
+    return_v_seq: bool = False,
+) -> tuple[Tensor, ...]:
+    r"""Leaky integrate-and-fire-or-burst over a sequence: rest, a regular spike, or a burst.
+
+    .. math::
+
+        h_t = d\,v_{t-1} + k\,x_t, \quad o_t = H(h_t - \theta), \quad b_t = H(h_t - \theta_b), \quad
+        y_t = o_t + (\kappa - 1)\,b_t, \quad v_t = \mathrm{reset}(h_t, o_t)
+
+    All arguments not listed here are those of `vsn`.
+
+    Parameters
+    ----------
+    decay, gain, threshold : float or Tensor
+        Decay :math:`d`, input gain :math:`k` and firing threshold :math:`\theta`.
+    burst_threshold : float or Tensor
+        Burst threshold :math:`\theta_b`, above `threshold`.
+    burst_intensity : float or Tensor
+        Burst intensity :math:`\kappa`, at least 1; with 1 the neuron is a plain LIF.
+    v_reset : float or None, default 0.0
+        Where an event resets the potential, and where it leaks to: the charge is then
+        :math:`d\,(v - v_\mathrm{reset}) + v_\mathrm{reset} + k\,x`.  ``None``: soft reset, an event of either
+        kind subtracts `threshold`, before the decay.
+
+    Returns
+    -------
+    y_seq, v, v_seq
+        As from `vsn`; `y_seq` holds 0, 1 and `burst_intensity`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, the value and the remedy.  The values of tensors are checked on the CPU only,
+        and not in compiled graphs.
+
+    Notes
+    -----
+    Gradients flow to `x_seq`, `v0` and every parameter; the one to `burst_intensity` is exact (the number of
+    bursts), the others use the surrogate, the same for both thresholds.
+
+    Source: arXiv:2301.12356 (three modes, decoupling); the output levels, the burst threshold and the resets
+    are inferred.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x_seq = torch.tensor([[0.5], [1.0], [2.5]])
+    >>> y_seq, v = lifb(x_seq, decay=0.5, threshold=1.0, burst_threshold=2.0, burst_intensity=3.0)
+    >>> y_seq.flatten().tolist()
+    [0.0, 1.0, 3.0]
+    """
+    check_above("burst_threshold", burst_threshold, "threshold", threshold, x_seq)
+    check_between(
+        "burst_intensity",
+        burst_intensity,
+        x_seq,
+        lambda kappa: (kappa >= 1) * (kappa < torch.inf) * 1,
+        "at least 1 and finite: a burst is at least one spike",
+    )
+    return run(
+        LIFB("hard" if v_reset is not None else "soft", check_v_reset("v_reset", v_reset)),
+        x_seq,
+        v0,
+        {
+            "decay": decay,
+            "gain": gain,
+            "threshold": threshold,
+            "burst_threshold": burst_threshold,
+            "burst_intensity": burst_intensity,
+        },
+        surrogate=surrogate,
+        detach_reset=detach_reset,
+        strict=strict,
+        reset_delay=reset_delay,
+        state_quant=state_quant,
+        return_v_seq=return_v_seq,
+    )
+
+
+def soft_reset_mpr(
+    x_seq: Tensor,
+    v0: Tensor | None = None,
+    *,
+    decay: Parameter = 1.0,
+    gain: Parameter = 1.0,
+    threshold: Parameter = 0.5,
+    amplitude: Parameter = 1.0,
+    v_reset: float | None = None,
+    mpr: bool = True,
+    surrogate: Surrogate | Callable[[Tensor], Tensor] | None = None,
+    detach_reset: bool = False,
+    strict: bool | None = None,
+    reset_delay: bool = False,
+    state_quant: Callable[[Tensor], Tensor] | None = None,
+    return_v_seq: bool = False,
+) -> tuple[Tensor, ...]:
+    r"""Soft reset with a membrane potential rectifier (MPR) over a sequence: firing is rounding.
+
+    .. math::
+
+        h_t = d\,v_{t-1} + k\,x_t, \quad o_t = H(\varphi((h_t - \theta) / A)), \quad
+        y_t = A\,o_t, \quad v_t = h_t - A\,o_t
+
+    The rectifier :math:`\varphi` (see `snn_ext.neurons.soft_reset_mpr`) never changes a spike; its effect
+    is a gradient.  The paper's ablation is: ``v_reset=0.0, mpr=False`` (vanilla), ``mpr=False`` (soft reset
+    alone), and the default (both).  All arguments not listed here are those of `vsn`.
+
+    Parameters
+    ----------
+    decay : float or Tensor, default 1.0
+        Decay :math:`d`; the authors' code has no leak.
+    threshold : float or Tensor, default 0.5
+        Firing level :math:`\theta`.
+    amplitude : float or Tensor, default 1.0
+        Spike amplitude :math:`A` > 0: what is emitted, and what a soft reset subtracts.
+    v_reset : float or None, default None
+        ``None``: soft reset.  A number: hard reset to it, and leak towards it, as in `lifb`.
+    mpr : bool, default True
+        Whether the rectifier is at work.
+    surrogate : Surrogate or callable, default ``StraightThrough(strict=True)``
+        Applied to the (rectified) distance to the firing level in units of the amplitude.  The default is the
+        authors': straight-through on the rectified potential clamped to [0, A], firing strictly above.
+
+    Returns
+    -------
+    y_seq, v, v_seq
+        As from `vsn`; `y_seq` holds 0 and `amplitude`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, the value and the remedy.  The values of tensors are checked on the CPU only,
+        and not in compiled graphs.
+
+    Notes
+    -----
+    No gradient is ever NaN or infinite for finite potentials, at 0, at the amplitude or far outside.
+
+    Source: arXiv:2307.04356 and the authors' code; the general :math:`\theta`, :math:`A` and :math:`d` are
+    inferred.
+
+    Examples
+    --------
+    >>> import torch
+    >>> y_seq, v = soft_reset_mpr(torch.tensor([[0.4], [0.4], [0.4]]))
+    >>> y_seq.flatten().tolist(), round(v.item(), 4)
+    ([0.0, 1.0, 0.0], 0.2)
+    """
+    check_between(
+        "amplitude",
+        amplitude,
+        x_seq,
+        lambda a: (a > 0) * (a < torch.inf) * 1,
+        "positive and finite; a spike carries something",
+    )
+    return run(
+        SoftResetMPR(mpr, "hard" if v_reset is not None else "soft", check_v_reset("v_reset", v_reset)),
+        x_seq,
+        v0,
+        {"decay": decay, "gain": gain, "threshold": threshold, "amplitude": amplitude},
+        surrogate=StraightThrough(strict=True) if surrogate is None else surrogate,
+        detach_reset=detach_reset,
+        strict=strict,
+        reset_delay=reset_delay,
+        state_quant=state_quant,
+        return_v_seq=return_v_seq,
+    )
+
+
+def run(
+    neuron: Leaky,
+    x_seq: Tensor,
+    v0: Tensor | None,
+    parameters: Mapping[str, Parameter],
+    *,
     surrogate: Surrogate | Callable[[Tensor], Tensor] | None,
     detach_reset: bool = False,
     strict: bool | None = None,
@@ -138,48 +324,33 @@ def run_vsn(
     state_quant: Callable[[Tensor], Tensor] | None = None,
     return_v_seq: bool = False,
     names: Mapping[str, str] | None = None,
+    observer: Any = None,
 ) -> tuple[Tensor, ...]:
-    """Run `vsn` for a face: with an activation that is resolved already, and the face's `names` for
-    the arguments in errors."""
+    """Run `neuron`, checked and prepared: what the functions above and both faces call.
+
+    `names` says what a face calls the arguments, for errors; an `observer` (`snn_ext.observe`) is shown the
+    steps.
+    """
 
     def named(name: str) -> str:
         return name if names is None else names.get(name, name)
 
     check_input(named("x_seq"), x_seq)
-    check_decay(named("decay"), decay)
-    p = {
-        "decay": as_parameter(named("decay"), decay, x_seq),
-        "gain": as_parameter(named("gain"), gain, x_seq),
-        "threshold": as_parameter(named("threshold"), threshold, x_seq),
-    }
-    v0 = _initial_potential(named("v0"), v0, x_seq)
+    check_decay(named("decay"), parameters["decay"])
+    p = {name: as_parameter(named(name), parameters[name], x_seq) for name in neuron.parameters}
+    start = _initial_potential(named("v0"), v0, x_seq)
+    constant = v0 is None or not (v0.requires_grad or _transformed(v0))
     surrogate = _surrogate(named("surrogate"), surrogate, strict)
-    known = isinstance(activation, str) and is_fused(surrogate) and state_quant is None
-    if known and not _transformed(x_seq, v0, *p.values()):
+    when = {"detach_reset": detach_reset, "reset_delay": reset_delay, "constant_start": constant}
+    if observer is not None:
+        observer.see(neuron, x_seq, start, p, surrogate, state_quant=state_quant, **when)
+    known = is_fused(surrogate) and state_quant is None and isinstance(getattr(neuron, "activation", ""), str)
+    if known and not _transformed(x_seq, start, *p.values()):
         assert isinstance(surrogate, Surrogate)
-        y_seq, v, v_seq = torch.ops.snn_ext.vsn(
-            x_seq,
-            v0,
-            *p.values(),
-            activation,
-            surrogate.name,
-            surrogate.scale,
-            surrogate.spiking,
-            surrogate.strict,
-            detach_reset,
-            reset_delay,
-            return_v_seq,
-        )
+        y_seq, v, v_seq = operators.run(neuron, x_seq, start, p, surrogate, **when, return_v_seq=return_v_seq)
         return (y_seq, v, v_seq) if return_v_seq else (y_seq, v)
     steps = reference.unroll(
-        VSN(activation),
-        x_seq,
-        v0,
-        p,
-        surrogate,
-        detach_reset=detach_reset,
-        reset_delay=reset_delay,
-        state_quant=state_quant,
+        neuron.in_precision(x_seq.dtype), x_seq, start, p, surrogate, **when, state_quant=state_quant
     )
     return _stack(steps, x_seq.dtype, reset_delay, return_v_seq)
 
@@ -212,6 +383,49 @@ def check_decay(name: str, decay: Parameter) -> None:
     """Raise if `decay` is a number outside [0, 1]."""
     if isinstance(decay, (int, float)) and not 0 <= decay <= 1:
         raise ValueError(f"{name}={decay} must lie in [0, 1]")
+
+
+def check_above(name: str, value: Parameter, bound_name: str, bound: Parameter, x_seq: Tensor) -> None:
+    """Raise if two values stand in the wrong order, where that can be seen (`_visible`)."""
+    if _visible(value, x_seq) and _visible(bound, x_seq) and _any(value <= bound):
+        raise ValueError(
+            f"{name}={checks.brief(value)} must be above {bound_name}={checks.brief(bound)}; raise it"
+        )
+
+
+def check_between(name: str, value: Parameter, x_seq: Tensor, fits: Callable[[Any], Any], why: str) -> None:
+    """Raise unless `fits` holds for all of a value, where it can be seen (`_visible`); says `why`."""
+    if _visible(value, x_seq) and _any(1 - fits(value)):
+        raise ValueError(f"{name}={checks.brief(value)} must be {why}")
+
+
+def _any(wrong: bool | int | Tensor) -> bool:
+    return bool(wrong.any()) if isinstance(wrong, Tensor) else bool(wrong)
+
+
+def _visible(value: Any, x_seq: Any) -> bool:
+    """Whether a value can be looked at for free: a number, or a fitting, concrete tensor on the CPU."""
+    if not isinstance(value, Tensor):
+        return isinstance(value, (int, float))
+    if torch.compiler.is_compiling() or value.device.type != "cpu" or not isinstance(x_seq, Tensor):
+        return False
+    if type(value) is FakeTensor or not value.is_floating_point() or _transformed(value):
+        return False
+    step = x_seq.shape[1:]
+    return value.dim() <= len(step) and all(
+        a in (1, b) for a, b in zip(value.shape[::-1], step[::-1], strict=False)
+    )
+
+
+def check_v_reset(name: str, v_reset: float | None) -> float:
+    """Return where a hard reset leads, or 0.0 for a soft one; raise unless it is a finite number or None."""
+    if v_reset is None:
+        return 0.0
+    if isinstance(v_reset, bool) or not isinstance(v_reset, (int, float)):
+        raise TypeError(f"{name} must be a number or None, got {type(v_reset).__name__}")
+    if not -torch.inf < v_reset < torch.inf:
+        raise ValueError(f"{name}={v_reset} must be finite, or None for a soft reset")
+    return float(v_reset)
 
 
 def as_parameter(name: str, value: Parameter, x_seq: Tensor) -> Tensor:

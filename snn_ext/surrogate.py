@@ -7,15 +7,17 @@ derivative in the backward pass by a bump :math:`g(u)` around zero.
 Each surrogate is a small immutable value: it compares by its parameters, pickles, hashes, prints
 itself, and can be called as ``surrogate(u)`` wherever a framework wants a spike function.
 
-===============  ==============================================  ===================================
-class            :math:`g(u)`                                    equal to
-===============  ==============================================  ===================================
-`ATan`           ``(a/2) / (1 + (pi a u / 2)^2)``                both frameworks' ``atan`` / ``ATan``
-`FastSigmoid`    ``1 / (1 + k |u|)^2``                           snnTorch's ``fast_sigmoid``
-`Sigmoid`        ``k s (1 - s)``, ``s = 1 / (1 + exp(-k u))``    both frameworks' sigmoid
-`Triangular`     ``max(0, 1 - |u|/w) / w``                       SpikingJelly's ``PiecewiseQuadratic``
-`Rectangular`    ``1/w`` where ``|u| < w/2``                     SpikingJelly's ``Rect``
-===============  ==============================================  ===================================
+==================  ==============================================  ===================================
+class               :math:`g(u)`                                    equal to
+==================  ==============================================  ===================================
+`ATan`              ``(a/2) / (1 + (pi a u / 2)^2)``                both frameworks' ``atan`` / ``ATan``
+`FastSigmoid`       ``1 / (1 + k |u|)^2``                           snnTorch's ``fast_sigmoid``
+`Sigmoid`           ``k s (1 - s)``, ``s = 1 / (1 + exp(-k u))``    both frameworks' sigmoid
+`Triangular`        ``max(0, 1 - |u|/w) / w``                       SpikingJelly's ``PiecewiseQuadratic``
+`Rectangular`       ``1/w`` where ``|u| < w/2``                     SpikingJelly's ``Rect``
+`StraightThrough`   ``1/w`` where ``|u| <= w/2``                    the identity, clamped
+`MPR`               ``c (1 - tanh(3u/w)^2) / w``, ``|u| <= w/2``    `snn_ext.neurons.soft_reset_mpr`
+==================  ==============================================  ===================================
 """
 
 from __future__ import annotations
@@ -28,7 +30,16 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["ATan", "FastSigmoid", "Rectangular", "Sigmoid", "Surrogate", "Triangular"]
+__all__ = [
+    "MPR",
+    "ATan",
+    "FastSigmoid",
+    "Rectangular",
+    "Sigmoid",
+    "StraightThrough",
+    "Surrogate",
+    "Triangular",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,8 +178,49 @@ class Rectangular(Surrogate):
         return torch.clamp(u / self.width + 0.5, 0, 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class StraightThrough(Surrogate):
+    """The slope of the identity clamped to an interval, whose ends belong to it: ``|u| <= width / 2``.
+
+    `Rectangular` but for the ends, where a silent neuron may well stand (a potential of 0 with a firing
+    level of one half).
+    """
+
+    width: float = 1.0
+    name: ClassVar[str] = "straight_through"
+
+    def gradient(self, u: Tensor) -> Tensor:
+        return (u.abs() <= self.width / 2).to(u.dtype) / self.width
+
+    def primitive(self, u: Tensor) -> Tensor:
+        return torch.clamp(u / self.width + 0.5, 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MPR(Surrogate):
+    """The membrane potential rectifier (Guo et al., ECCV 2022) as a surrogate for any neuron.
+
+    The slope of the rectifier around the firing level, straight-through beyond it:
+    ``1.5 / (tanh(1.5) width) * (1 - tanh(3 u / width)^2)`` where ``|u| <= width / 2``, else zero.  `width` is
+    the amplitude of a spike; the paper fires at half of it.  Equal to the gradient that
+    `snn_ext.functional.soft_reset_mpr` has by its own rectifier (derived, not the paper's formula).
+    On a native ``snn.Leaky`` take ``MPR(strict=True)``: snnTorch, and the paper, fire strictly above.
+    """
+
+    width: float = 1.0
+    name: ClassVar[str] = "mpr"
+
+    def gradient(self, u: Tensor) -> Tensor:
+        slope = 1.5 / math.tanh(1.5) * (1 - torch.tanh(3 / self.width * u) ** 2)
+        return torch.where(u.abs() <= self.width / 2, slope, torch.zeros_like(u)) / self.width
+
+    def primitive(self, u: Tensor) -> Tensor:
+        z = torch.clamp(u / self.width, -0.5, 0.5)
+        return 0.5 + 0.5 * torch.tanh(3 * z) / math.tanh(1.5)
+
+
 _BY_NAME: dict[str, type[Surrogate]] = {
-    cls.name: cls for cls in (ATan, FastSigmoid, Sigmoid, Triangular, Rectangular)
+    cls.name: cls for cls in (ATan, FastSigmoid, Sigmoid, Triangular, Rectangular, StraightThrough, MPR)
 }
 
 

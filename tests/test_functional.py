@@ -1,6 +1,5 @@
-"""F.vsn against the independent oracle: values, every gradient, every option; and bad input."""
+"""The functional neurons against the independent oracle: values, every gradient, every option; bad input."""
 
-import itertools
 import math
 
 import oracle
@@ -8,164 +7,100 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from specs import LIFB, SOFT_RESET_MPR, SPECS, VARIANTS, VSN, cases, evaluate, every_neuron, every_variant
 
 import snn_ext.functional as F
-from snn_ext.surrogate import ATan, FastSigmoid, Rectangular, Sigmoid, Triangular, from_name
+from snn_ext.neurons.soft_reset_mpr import rectify
+from snn_ext.surrogate import (
+    MPR,
+    ATan,
+    FastSigmoid,
+    Rectangular,
+    Sigmoid,
+    StraightThrough,
+    Triangular,
+)
 
-SCALES = {"atan": 2.0, "fast_sigmoid": 10.0, "sigmoid": 4.0, "triangular": 0.7, "rectangular": 0.9}
-
-
-def layouts(shape):
-    """Every parameter shape that broadcasts over the trailing dimensions of one time step."""
-    for length in range(len(shape) + 1):
-        tail = shape[len(shape) - length :]
-        yield from itertools.product(*[{1, n} for n in tail])
-
-
-@st.composite
-def cases(draw):
-    shape = tuple(draw(st.lists(st.integers(1, 4), min_size=0, max_size=3)))
-    parameter = st.sampled_from(sorted(set(layouts(shape))))
-    return {
-        "steps": draw(st.integers(1, 7)),
-        "shape": shape,
-        "layouts": [draw(parameter) for _ in range(3)],
-        "activation": draw(st.sampled_from(sorted(oracle.ACTIVATIONS))),
-        "surrogate": draw(st.sampled_from(sorted(SCALES))),
-        "strict": draw(st.booleans()),
-        "detach_reset": draw(st.booleans()),
-        "reset_delay": draw(st.booleans()),
-        "initial": draw(st.booleans()),
-        "seed": draw(st.integers(0, 2**31)),
-        "callables": draw(st.booleans()),
-    }
+either_way = pytest.mark.parametrize("spike", [ATan(), lambda u: ATan()(u)], ids=["operator", "callable"])
 
 
-def inputs(case, dtype):
-    """Return x_seq, v0, decay, gain and threshold of a case in float64, exact in `dtype`."""
-    generator = torch.Generator().manual_seed(case["seed"])
-
-    def values(*size, low=0.0, high=1.0):
-        return (torch.rand(size, generator=generator) * (high - low) + low).to(dtype).double()
-
-    shape = case["shape"]
-    x_seq = values(case["steps"], *shape, low=-1.5, high=2)
-    v0 = values(*shape, low=-1, high=1) if case["initial"] else torch.zeros(shape).double()
-    return x_seq, v0, *(values(*size) for size in case["layouts"])
-
-
-def evaluate(case, dtype=torch.float64):
-    """Return outputs and gradients of F.vsn, those of the oracle, and the oracle's distances to threshold."""
-    tensors = inputs(case, dtype)
-    options = {k: case[k] for k in ("detach_reset", "reset_delay")}
-    name = case["surrogate"]
-    surrogate = from_name(name, SCALES[name], strict=case["strict"])
-    activation = case["activation"]
-    if case["callables"]:  # the differentiable reference instead of the operator
-        named = surrogate
-        surrogate, activation = (lambda u: named(u)), oracle.ACTIVATIONS[activation]
-
-    def run(function, dtype):
-        leaves = [t.to(dtype).requires_grad_() for t in tensors]
-        if not case["initial"]:
-            leaves[1].requires_grad_(False)
-        y_seq, v, v_seq, *rest = function(*leaves)
-        weights = [torch.linspace(-1, 1.3, max(o.numel(), 1)).view(o.shape).to(o) for o in (y_seq, v, v_seq)]
-        loss = sum((o * w).sum() for o, w in zip((y_seq, v, v_seq), weights, strict=True))
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        return (y_seq, v, v_seq), torch.autograd.grad(loss, wanted), rest
-
-    ours = run(
-        lambda x, v, d, k, th: F.vsn(
-            x,
-            v if case["initial"] else None,
-            decay=d,
-            gain=k,
-            threshold=th,
-            activation=activation,
-            surrogate=surrogate,
-            return_v_seq=True,
-            **options,
-        ),
-        dtype,
-    )
-    expected = run(
-        lambda x, v, d, k, th: oracle.vsn(
-            x,
-            v,
-            d,
-            th,
-            gain=k,
-            activation=case["activation"],
-            surrogate=name,
-            scale=SCALES[name],
-            strict=case["strict"],
-            **options,
-        ),
-        torch.float64,
-    )
-    return ours, expected
-
-
-@given(cases())
-def test_values_and_every_gradient_match_the_oracle(case):
-    (outputs, grads, _), (expected, expected_grads, _) = evaluate(case)
+@every_neuron
+@given(data=st.data())
+def test_values_and_every_gradient_match_the_oracle(neuron, data):
+    (outputs, grads, _), (expected, expected_grads, _) = evaluate(neuron, data.draw(cases(neuron)))
     for ours, theirs in zip((*outputs, *grads), (*expected, *expected_grads), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@given(cases())
-def test_float32_agrees_unless_a_potential_stands_at_the_threshold(case):
-    (outputs, _, _), (expected, _, (distances,)) = evaluate(case, torch.float32)
+@every_neuron
+@given(data=st.data())
+def test_float32_agrees_unless_a_potential_stands_at_a_threshold(neuron, data):
+    (outputs, _, _), (expected, _, (distances,)) = evaluate(neuron, data.draw(cases(neuron)), torch.float32)
     if distances.abs().min() > 1e-5:
         for ours, theirs in zip(outputs, expected, strict=True):
             torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
 
 
-@given(cases(), st.integers(1, 6))
-def test_a_sequence_in_chunks_equals_the_whole(case, cut):
+@every_neuron
+@given(data=st.data(), cut=st.integers(1, 6))
+def test_a_sequence_in_chunks_equals_the_whole(neuron, data, cut):
+    case = data.draw(cases(neuron))
     x_seq = torch.randn(case["steps"] + 1, *case["shape"], dtype=torch.float64)
     cut = min(cut, case["steps"])
-    options = {"decay": 0.7, "threshold": 0.4, "reset_delay": case["reset_delay"]}
-    whole, v = F.vsn(x_seq, **options)
-    first, between = F.vsn(x_seq[:cut], **options)
-    second, last = F.vsn(x_seq[cut:], between, **options)
+    options = {**case["own"], **case["when"]}
+    whole, v = neuron(x_seq, **options)
+    first, between = neuron(x_seq[:cut], **options)
+    second, last = neuron(x_seq[cut:], between, **options)
     assert torch.equal(torch.cat([first, second]), whole)
     assert torch.equal(last, v)
 
 
-@pytest.mark.parametrize(
-    "soft", [ATan(), FastSigmoid(3.0), Sigmoid(), Triangular(), Rectangular(0.8)], ids=repr
-)
-@pytest.mark.parametrize("activation", ["identity", "tanh", "gelu"])
+@every_variant
 @pytest.mark.parametrize("reset_delay", [False, True])
-def test_gradcheck_with_a_smooth_step(soft, activation, reset_delay):
-    soft = type(soft)(soft.scale, spiking=False)
-    leaves = [
-        torch.randn(4, 2, 3, dtype=torch.float64),
-        torch.randn(2, 3, dtype=torch.float64),
-        torch.rand(3, dtype=torch.float64),
-        torch.rand((), dtype=torch.float64),
-        torch.rand(2, 1, dtype=torch.float64),
-    ]
+def test_left_out_the_potential_starts_from_rest_where_no_reset_is_due(neuron, options, reset_delay):
+    x_seq = torch.randn(5, 7, dtype=torch.float64)
+    outcomes = []
+    for v0, delay in ((None, reset_delay), (torch.zeros(7), False)):
+        values = {name: torch.full((7,), value, dtype=torch.float64) for name, value in neuron.usual.items()}
+        leaves = {name: value.requires_grad_() for name, value in {"x_seq": x_seq.clone(), **values}.items()}
+        y_seq, _ = neuron(v0=v0, **leaves, **options, surrogate=ATan(), reset_delay=delay)
+        outcomes.append((y_seq, torch.autograd.grad(y_seq.sum(), list(leaves.values()))))
+    torch.testing.assert_close(*outcomes)
 
-    def run(x, v, d, k, th):
-        return F.vsn(
-            x,
-            v,
-            decay=d,
-            gain=k,
-            threshold=th,
-            surrogate=soft,
-            activation=activation,
-            reset_delay=reset_delay,
-            return_v_seq=True,
+
+SOFT = [
+    *(cls(spiking=False) for cls in (ATan, Sigmoid, Triangular, StraightThrough, MPR)),
+    FastSigmoid(3.0, spiking=False),
+    Rectangular(0.8, spiking=False),
+]
+
+
+@pytest.mark.parametrize("reset_delay", [False, True])
+@pytest.mark.parametrize("soft", SOFT, ids=lambda soft: soft.name)
+@pytest.mark.parametrize(
+    ("neuron", "options"),
+    [(n, options) for n, options in VARIANTS if options != {"activation": "relu"}],  # which has a kink
+    ids=str,
+)
+def test_gradcheck_with_a_smooth_step(neuron, options, soft, reset_delay):
+    sizes = [(3,), (), (2, 1), (2, 3), (1,)]
+    leaves = [torch.randn(4, 2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)]
+    for size, (low, high) in zip(sizes, neuron.parameters.values(), strict=False):
+        leaves.append(torch.rand(size, dtype=torch.float64) * (high - low) + low)
+
+    def run(x_seq, v0, *parameters):
+        named = dict(zip(neuron.parameters, parameters, strict=True))
+        return neuron(
+            x_seq, v0, **named, **options, surrogate=soft, reset_delay=reset_delay, return_v_seq=True
         )
 
-    assert torch.autograd.gradcheck(run, [leaf.requires_grad_() for leaf in leaves])
+    assert torch.autograd.gradcheck(run, [leaf.requires_grad_() for leaf in leaves], fast_mode=True)
 
 
-def test_one_step_from_rest_is_a_gate_with_a_learnable_threshold():
+# --- what each neuron is -----------------------------------------------------------------------------
+
+
+def test_one_step_of_a_vsn_from_rest_is_a_gate_with_a_learnable_threshold():
     x = torch.randn(1, 50)
     decay = torch.tensor(0.5, requires_grad=True)
     y, _ = F.vsn(x, decay=decay, threshold=0.3, activation="tanh")
@@ -174,31 +109,185 @@ def test_one_step_from_rest_is_a_gate_with_a_learnable_threshold():
     assert decay.grad == 0
 
 
-def test_both_reset_conventions_emit_the_same():
+def test_a_lifb_rests_spikes_and_bursts():
+    y_seq, _ = LIFB(torch.randn(50, 20) * 2)
+    assert y_seq.unique().tolist() == [0, 1, 2.5]
+
+
+def test_a_burst_of_intensity_one_is_a_spike():
+    x_seq = torch.randn(50, 20) * 2
+    plain, v = LIFB(x_seq, burst_intensity=1.0)
+    bursting, v_bursting = LIFB(x_seq)
+    assert torch.equal(plain, (bursting > 0).float())
+    assert torch.equal(v, v_bursting)
+
+
+@pytest.mark.parametrize("surrogate", [ATan(), MPR(0.1), StraightThrough(3.0)], ids=repr)
+def test_the_gradient_to_the_burst_intensity_is_the_number_of_bursts(surrogate):
+    kappa = torch.full((4,), 2.5, requires_grad=True)
+    y_seq, _ = LIFB(torch.randn(40, 3, 4) * 2, burst_intensity=kappa, surrogate=surrogate)
+    (grad,) = torch.autograd.grad(y_seq.sum(), kappa)
+    assert torch.equal(grad, (y_seq == 2.5).sum((0, 1)).float())
+    assert (grad > 0).all()
+
+
+def test_the_potential_of_a_lifb_leaks_and_resets_to_v_reset():
+    _, v = LIFB(torch.zeros(200, 3), torch.tensor([-1.0, 0.1, 5.0]), v_reset=-0.25)
+    torch.testing.assert_close(v, torch.full((3,), -0.25))
+    _, v = LIFB(torch.ones(1, 3) * 5, v_reset=-0.25)
+    assert torch.equal(v, torch.full((3,), -0.25))
+
+
+def test_soft_reset_is_rounding_that_carries_its_error_on():
+    x_seq = torch.rand(64, 10, dtype=torch.float64)
+    y_seq, v, v_seq = F.soft_reset_mpr(x_seq, return_v_seq=True)
+    torch.testing.assert_close(y_seq.sum(0) + v, x_seq.sum(0))
+    assert torch.equal(y_seq, (torch.cat([torch.zeros(1, 10), v_seq[:-1]]) + x_seq > 0.5).double())
+
+
+AT = [0.0, 0.5, 1.0, 0.25, -0.5, 1.5, -1e30, 1e30, 1e-30]
+
+
+def test_the_defaults_of_soft_reset_mpr_are_the_authors_release():
+    x_seq = torch.randn(6, len(AT) + 40, dtype=torch.float64)
+    x_seq[0, : len(AT)] = torch.tensor(AT, dtype=torch.float64)  # where the potential then stands exactly
+    outcomes = []
+    for run in (F.soft_reset_mpr, oracle.soft_reset_mpr_release):
+        leaf = x_seq.clone().requires_grad_()
+        y_seq, v = run(leaf)
+        weights = torch.linspace(-1, 1.3, y_seq.numel()).view(y_seq.shape)
+        (grad,) = torch.autograd.grad((y_seq * weights).sum() + 0.37 * v.sum(), leaf)
+        outcomes.append((y_seq, v, grad))
+    torch.testing.assert_close(*outcomes, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 19])  # through the vector units and past their end
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("own", [{"mpr": True}, {"mpr": False, "surrogate": MPR(strict=True)}], ids=str)
+@pytest.mark.parametrize("at", [0.0, 1.0])
+def test_the_ends_of_the_rectifier_belong_to_its_support(at, own, dtype, size):
+    x = torch.full((1, size), at, dtype=dtype, requires_grad=True)
+    y, _ = F.soft_reset_mpr(x, **own)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    slope = 1.5 * (1 - math.tanh(1.5) ** 2) / math.tanh(1.5)
+    torch.testing.assert_close(grad, torch.full_like(grad, slope))
+
+
+@pytest.mark.parametrize("surrogate", [None, MPR(), ATan(), FastSigmoid(), Sigmoid(), lambda u: ATan()(u)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@every_variant
+def test_no_gradient_is_nan_or_infinite_whatever_the_potential(neuron, options, dtype, surrogate):
+    at = [0.0, -0.0, 0.4, 0.5, 0.8, 0.9, 1.0, 1e30, -1e30, 1e-30, -1e-30]
+    x_seq = torch.tensor(at, dtype=dtype).repeat(2, 1).requires_grad_()
+    v0 = torch.zeros_like(x_seq[0]).requires_grad_()
+    parameters = {name: torch.full_like(v0, value) for name, value in neuron.usual.items()}
+    leaves = [x_seq, v0, *(tensor.requires_grad_() for tensor in parameters.values())]
+    y_seq, v = neuron(x_seq, v0, **parameters, **options, surrogate=surrogate)
+    for grad in torch.autograd.grad(y_seq.sum() + v.sum(), leaves):
+        assert grad.isfinite().all()
+
+
+def test_no_gradient_of_soft_reset_mpr_overflows_with_the_distance_in_spikes():
+    x = torch.tensor([[3e38, -3e38]], requires_grad=True)
+    amplitude = torch.tensor(0.5, requires_grad=True)
+    y_seq, _ = F.soft_reset_mpr(x, amplitude=amplitude)
+    for grad in torch.autograd.grad(y_seq.sum(), (x, amplitude)):
+        assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_rectifier_is_odd_increasing_and_keeps_the_sign(dtype):
+    half = torch.tensor(0.5, dtype=dtype)
+    up, down = (torch.nextafter(half, half.new_tensor(to)) for to in (1.0, 0.0))
+    z = torch.cat([torch.logspace(-38, 38, 4001, dtype=dtype), torch.stack([half, up, down])]).sort().values
+    assert torch.equal(rectify(-z), -rectify(z))
+    assert (rectify(z) > 0).all()
+    assert (rectify(z).diff() >= 0).all()
+    assert rectify(torch.zeros(1)).item() == 0
+
+
+@given(data=st.data())
+def test_the_rectifier_never_changes_a_spike(data):
+    case = data.draw(cases(SOFT_RESET_MPR))
+    case["own"].pop("mpr")
+    x_seq = torch.randn(case["steps"], *case["shape"]) * 10.0 ** data.draw(st.integers(-30, 30))
+    with_mpr, without = (SOFT_RESET_MPR(x_seq, **case["own"], **case["when"], mpr=m) for m in (True, False))
+    assert torch.equal(with_mpr[0], without[0])
+    assert torch.equal(with_mpr[1], without[1])
+
+
+@pytest.mark.parametrize("options", [{}, {"v_reset": 0.0}, {"detach_reset": True}, {"reset_delay": True}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_mpr_surrogate_is_the_gradient_of_the_rectifier(options, dtype):
+    x_seq = torch.randn(8, 60, dtype=dtype)
+    x_seq[0, :3] = torch.tensor([0.0, 0.4, 0.8])  # rest, firing level, a whole spike
+    outcomes = []
+    for own in ({"mpr": True}, {"mpr": False, "surrogate": MPR(strict=True)}):
+        values = {"decay": 0.75, "gain": 1.0, "threshold": 0.4, "amplitude": 0.8}
+        leaves = {name: torch.full((60,), value, dtype=dtype) for name, value in values.items()}
+        leaves["x_seq"] = x_seq.clone()
+        outputs = F.soft_reset_mpr(**{k: t.requires_grad_() for k, t in leaves.items()}, **own, **options)
+        outcomes.append(
+            (*outputs, *torch.autograd.grad(sum(o.sum() for o in outputs), list(leaves.values())))
+        )
+    torch.testing.assert_close(*outcomes)
+
+
+# --- when and where they fire --------------------------------------------------------------------------
+
+
+@every_variant
+def test_both_reset_conventions_emit_the_same(neuron, options):
     x_seq = torch.randn(30, 8)
-    after, v = F.vsn(x_seq, decay=0.8, threshold=0.5)
-    before, h = F.vsn(x_seq, decay=0.8, threshold=0.5, reset_delay=True)
+    after, v = neuron(x_seq, **options)
+    before, h = neuron(x_seq, **options, reset_delay=True)
     assert torch.equal(after, before)
-    assert torch.equal(v, torch.where(h >= 0.5, torch.zeros(()), h))
+    fired = h > neuron.usual["threshold"]
+    assert torch.equal(v[~fired], h[~fired])
+    v_reset = options.get("v_reset", 0.0)
+    subtracted = neuron.usual.get("amplitude", neuron.usual["threshold"])
+    assert torch.equal(
+        v[fired], h[fired] - subtracted if v_reset is None else torch.full_like(h[fired], v_reset)
+    )
 
 
-def test_strict_firing_differs_exactly_at_the_threshold():
+@every_neuron
+def test_strict_firing_differs_exactly_at_the_threshold(neuron):
+    x = torch.full((1, 1), 0.5)
+    settings = {"decay": 0.0, "threshold": 0.5, "surrogate": ATan()}
+    assert neuron(x, **settings)[0].item() > 0
+    assert neuron(x, **settings, strict=True)[0].item() == 0.0
+    assert neuron(x, **{**settings, "surrogate": ATan(strict=True)})[0].item() == 0.0
+
+
+def test_by_default_only_soft_reset_mpr_fires_strictly():
     x = torch.full((1, 1), 0.5)
     assert F.vsn(x, decay=0.0, threshold=0.5)[0].item() == 0.5
-    assert F.vsn(x, decay=0.0, threshold=0.5, strict=True)[0].item() == 0.0
-    assert F.vsn(x, decay=0.0, threshold=0.5, surrogate=ATan(strict=True))[0].item() == 0.0
+    assert LIFB(x, threshold=0.5)[0].item() == 1.0
+    assert F.soft_reset_mpr(x)[0].item() == 0.0
 
 
-def test_a_long_sequence_is_as_exact_as_a_short_one():
+def test_bursts_begin_at_the_burst_threshold_or_above_it_if_strict():
+    x = torch.full((1, 1), 0.75)
+    assert LIFB(x, burst_threshold=0.75)[0].item() == 2.5
+    assert LIFB(x, burst_threshold=0.75, strict=True)[0].item() == 1.0
+
+
+@every_neuron
+def test_a_long_sequence_is_as_exact_as_a_short_one(neuron):
     x_seq = torch.randn(1000, 3, dtype=torch.float64)
-    y_seq, v = F.vsn(x_seq, decay=0.95, threshold=1.0)
-    expected, v_expected, *_ = oracle.vsn(x_seq, torch.zeros(3), 0.95, 1.0)
+    y_seq, v = neuron(x_seq, decay=0.95)
+    expected, v_expected, *_ = neuron.oracle(x_seq, decay=0.95)
     torch.testing.assert_close(y_seq, expected)
     torch.testing.assert_close(v, v_expected)
 
 
+# --- layouts, dtypes, values -----------------------------------------------------------------------------
+
+
+@every_neuron
 @pytest.mark.parametrize("layout", ["channels_last", "transposed", "strided", "expanded"])
-def test_any_memory_layout_gives_the_same_answer(layout):
+def test_any_memory_layout_gives_the_same_answer(neuron, layout):
     x = torch.randn(6, 2, 4, 5, 5)
     laid = {
         "channels_last": lambda: x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (6, 2)),
@@ -211,50 +300,62 @@ def test_any_memory_layout_gives_the_same_answer(layout):
     grads = []
     for input_ in (x, laid):
         leaf = input_.detach().requires_grad_()
-        y_seq, _ = F.vsn(leaf, decay=0.6, threshold=torch.rand(4, 1, 1, generator=torch.manual_seed(1)))
+        threshold = torch.rand(4, 1, 1, generator=torch.manual_seed(1)) * 0.9
+        y_seq, _ = neuron(leaf, threshold=threshold, surrogate=ATan())
         y_seq.square().sum().backward()
         grads.append((y_seq.detach(), leaf.grad))
     assert torch.equal(grads[0][0], grads[1][0])
     torch.testing.assert_close(grads[0][1], grads[1][1])
 
 
+@every_variant
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precisions_keep_a_float32_state(dtype):
+def test_half_precisions_keep_a_float32_state(neuron, options, dtype):
     x_seq = torch.randn(20, 16).to(dtype).requires_grad_()
-    y_seq, v, v_seq = F.vsn(x_seq, decay=0.9, threshold=0.5, return_v_seq=True)
-    reference, v_reference = F.vsn(x_seq.detach().float(), decay=0.9, threshold=0.5)
+    y_seq, v, v_seq = neuron(x_seq, **options, return_v_seq=True)
+    reference, v_reference = neuron(x_seq.detach().float(), **options)
     assert (y_seq.dtype, v.dtype, v_seq.dtype) == (dtype, torch.float32, torch.float32)
-    assert torch.equal(y_seq.float(), reference)
+    assert torch.equal(y_seq, reference.to(dtype))
     assert torch.equal(v, v_reference)
     y_seq.float().sum().backward()
     assert x_seq.grad.dtype == dtype
     assert x_seq.grad.isfinite().all()
 
 
-def test_under_autocast_the_state_stays_float32():
+@every_neuron
+def test_under_autocast_the_state_stays_float32(neuron):
     layer = torch.nn.Linear(4, 6)
     with torch.autocast("cpu", torch.bfloat16):
-        y_seq, v = F.vsn(layer(torch.randn(5, 3, 4)), decay=0.9, threshold=0.2)
+        y_seq, v = neuron(layer(torch.randn(5, 3, 4)), threshold=0.2)
     assert (y_seq.dtype, v.dtype) == (torch.bfloat16, torch.float32)
     (y_seq.float().sum() + v.sum()).backward()
     assert layer.weight.grad.abs().sum() > 0
 
 
-def test_nan_and_infinite_input_reach_the_output_as_the_equations_say():
+@pytest.mark.parametrize(
+    ("neuron", "options"),
+    [(n, options) for n, options in VARIANTS if options.get("activation", "identity") == "identity"],
+    ids=str,
+)
+def test_nan_and_infinite_input_reach_the_output_as_the_equations_say(neuron, options):
     x_seq = torch.tensor([[math.nan, math.inf, -math.inf, 1.0]] * 2)
-    y_seq, v = F.vsn(x_seq, decay=0.5, threshold=0.5)
-    expected, v_expected, *_ = oracle.vsn(x_seq, torch.zeros(4), 0.5, 0.5)
+    y_seq, v = neuron(x_seq, **options)
+    expected, v_expected, *_ = neuron.oracle(x_seq, **options)
     torch.testing.assert_close(y_seq.double(), expected, equal_nan=True)
     torch.testing.assert_close(v.double(), v_expected, equal_nan=True)
 
 
-@pytest.mark.parametrize("spike", [ATan(), lambda u: ATan()(u)], ids=["operator", "callable"])
-def test_transforms_are_right(spike):
+# --- transforms and compilation --------------------------------------------------------------------------
+
+
+@every_neuron
+@either_way
+def test_transforms_are_right(neuron, spike):
     x_seq = torch.randn(3, 4, 5, dtype=torch.float64)
     decay = torch.tensor(0.6, dtype=torch.float64)
 
     def loss(decay, x_seq):
-        return F.vsn(x_seq, decay=decay, threshold=0.4, surrogate=spike, activation="tanh")[0].sum()
+        return torch.tanh(neuron(x_seq, decay=decay, surrogate=spike)[0]).sum()
 
     per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(decay, x_seq)
     for sample, grad in zip(x_seq, per_sample, strict=True):
@@ -269,36 +370,56 @@ def test_transforms_are_right(spike):
     assert hessian.abs().sum() > 0
 
 
-def test_forward_mode_outside_torch_func_is_right_too():
+@every_neuron
+def test_forward_mode_outside_torch_func_is_right_too(neuron):
     x_seq, tangent = torch.randn(2, 4, 3, dtype=torch.float64)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x_seq, tangent)
-        y_seq, _ = F.vsn(dual, decay=0.6, threshold=0.4)
-        ours = torch.autograd.forward_ad.unpack_dual(y_seq).tangent
-    _, expected = torch.func.jvp(lambda x: F.vsn(x, decay=0.6, threshold=0.4)[0], (x_seq,), (tangent,))
+        ours = torch.autograd.forward_ad.unpack_dual(neuron(dual)[0]).tangent
+    _, expected = torch.func.jvp(lambda x: neuron(x)[0], (x_seq,), (tangent,))
     torch.testing.assert_close(ours, expected)
     assert ours.abs().sum() > 0
 
 
-@pytest.mark.parametrize("spike", [ATan(), lambda u: ATan()(u)], ids=["operator", "callable"])
-def test_compiles_to_one_graph(spike, compile_backend):
+def compiles_to_one_graph(neuron, options, backend):
     def run(x_seq, decay):
-        return F.vsn(x_seq, decay=decay, threshold=0.4, surrogate=spike, return_v_seq=True)
+        return neuron(x_seq, decay=decay, **options, return_v_seq=True)
 
     x_seq = torch.randn(4, 3, requires_grad=True)
     decay = torch.tensor(0.5, requires_grad=True)
-    compiled = torch.compile(run, fullgraph=True, backend=compile_backend)
+    compiled = torch.compile(run, fullgraph=True, backend=backend)
     for ours, eager in zip(compiled(x_seq, decay), run(x_seq, decay), strict=True):
         torch.testing.assert_close(ours, eager)
     grads = [torch.autograd.grad(f(x_seq, decay)[0].sum(), (x_seq, decay)) for f in (compiled, run)]
     torch.testing.assert_close(*grads)
 
 
-def test_forward_mode_is_right_inside_a_compiled_graph():
+@pytest.mark.parametrize(
+    ("neuron", "compile_backend"),
+    [*((neuron, "aot_eager") for neuron in SPECS), (VSN, "inductor"), (SOFT_RESET_MPR, "inductor")],
+    indirect=["compile_backend"],
+    ids=str,
+)
+@either_way
+def test_compiles_to_one_graph(neuron, spike, compile_backend):
+    compiles_to_one_graph(neuron, {"surrogate": spike}, compile_backend)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "options"),
+    [(LIFB, {"v_reset": None}), (LIFB, {"v_reset": 0.25}), (SOFT_RESET_MPR, {"mpr": False, "v_reset": 0.0})],
+    ids=str,
+)
+def test_options_compile_to_one_graph_too(neuron, options):
+    compiles_to_one_graph(neuron, options, "aot_eager")
+
+
+@every_neuron
+def test_forward_mode_is_right_inside_a_compiled_graph(neuron):
     x_seq, tangent = (torch.randn(4, 3, dtype=torch.float64) for _ in range(2))
 
     def run(x_seq, tangent):
-        return torch.func.jvp(lambda x: F.vsn(x, decay=0.6, threshold=0.4)[0], (x_seq,), (tangent,))[1]
+        return torch.func.jvp(lambda x: neuron(x)[0], (x_seq,), (tangent,))[1]
 
     ours = torch.compile(run, backend="aot_eager")(x_seq, tangent)
     torch.testing.assert_close(ours, run(x_seq, tangent))
@@ -308,9 +429,10 @@ def test_forward_mode_is_right_inside_a_compiled_graph():
 @pytest.mark.skipif(
     torch.__version__.startswith("2.6."), reason="torch 2.6 cannot build a surrogate inside a graph"
 )
-def test_numbers_that_change_do_not_break_the_graph():
+@every_neuron
+def test_numbers_that_change_do_not_break_the_graph(neuron):
     def run(x_seq, threshold):
-        return F.vsn(x_seq, decay=0.5, threshold=threshold, surrogate=ATan(threshold))[0]
+        return neuron(x_seq, threshold=threshold, surrogate=ATan(threshold))[0]
 
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
     x_seq = torch.randn(4, 3)
@@ -318,26 +440,30 @@ def test_numbers_that_change_do_not_break_the_graph():
         assert torch.equal(compiled(x_seq, threshold), run(x_seq, threshold))
 
 
-def test_a_surrogate_of_ones_own_is_used_as_it_is():
+@pytest.mark.parametrize(("neuron", "slopes"), [(VSN, 1), (LIFB, 1 + 1), (SOFT_RESET_MPR, 1)], ids=str)
+def test_a_surrogate_of_ones_own_is_used_as_it_is(neuron, slopes):
     class Steep(ATan):
         def gradient(self, u):
             return torch.full_like(u, 7.0)
 
-    threshold = torch.tensor(0.4, requires_grad=True)
-    y_seq, _ = F.vsn(torch.ones(1, 1), decay=0.5, threshold=threshold, surrogate=Steep())
-    (grad,) = torch.autograd.grad(y_seq.sum(), threshold)
-    assert grad == -7
+    own = {VSN: {}, LIFB: {"burst_intensity": 2.0}, SOFT_RESET_MPR: {"mpr": False, "amplitude": 1.0}}
+    x = torch.ones(1, 1, requires_grad=True)
+    y_seq, _ = neuron(x, **own[neuron], surrogate=Steep())
+    (grad,) = torch.autograd.grad(y_seq.sum(), x)
+    assert grad == 7 * slopes + (neuron is VSN)
 
 
-def test_a_state_from_inference_mode_can_start_a_training_step():
+@every_neuron
+def test_a_state_from_inference_mode_can_start_a_training_step(neuron):
     with torch.inference_mode():
-        _, v = F.vsn(torch.randn(3, 4), decay=0.5, threshold=0.4)
+        _, v = neuron(torch.randn(3, 4))
     x_seq = torch.randn(3, 4, requires_grad=True)
-    F.vsn(x_seq, v, decay=0.5, threshold=0.4)[0].sum().backward()
+    neuron(x_seq, v)[0].sum().backward()
     assert x_seq.grad.isfinite().all()
 
 
-X = torch.zeros(3, 4, 5)
+# --- bad input -------------------------------------------------------------------------------------------
+
 BAD = [
     ({"x_seq": torch.zeros(0, 4)}, ValueError, "x_seq has shape .*at least one time step"),
     ({"x_seq": torch.zeros(())}, ValueError, "at least one time step"),
@@ -351,7 +477,8 @@ BAD = [
     ({"decay": -0.1}, ValueError, "decay=-0.1"),
     ({"decay": math.nan}, ValueError, "decay=nan"),
     ({"decay": "0.5"}, TypeError, "decay must be a number or a torch.Tensor, got str"),
-    ({"threshold": math.nan}, ValueError, "threshold is NaN"),
+    ({"gain": math.nan}, ValueError, "gain is NaN"),
+    ({"threshold": math.nan}, ValueError, "threshold is NaN|threshold=nan"),
     (
         {"threshold": torch.ones(4)},
         ValueError,
@@ -369,15 +496,47 @@ BAD = [
     ({"v0": torch.zeros(4, 5, device="meta")}, ValueError, "v0 is on meta"),
     ({"v0": 0.0}, TypeError, "v0 must be a torch.Tensor or None"),
     ({"v0": torch.zeros(4, 5, dtype=torch.int64)}, TypeError, "v0 must be floating point"),
-    ({"activation": torch.cos}, ValueError, r"act\(0\)"),
     ({"surrogate": 3}, TypeError, "surrogate must be callable, got int"),
     ({"surrogate": ATan}, TypeError, "surrogate must be an instance, got the class ATan"),
     ({"surrogate": torch.sigmoid, "strict": True}, ValueError, "strict=True has no effect on a callable"),
 ]
+BAD_V_RESET = [
+    ({"v_reset": math.nan}, ValueError, "v_reset=nan must be finite, or None for a soft reset"),
+    ({"v_reset": -math.inf}, ValueError, "v_reset=-inf must be finite"),
+    ({"v_reset": "0"}, TypeError, "v_reset must be a number or None, got str"),
+    ({"v_reset": True}, TypeError, "v_reset must be a number or None, got bool"),
+    ({"v_reset": torch.zeros(5)}, TypeError, "v_reset must be a number or None, got Tensor"),
+]
+BAD_OWN = {
+    VSN.name: [({"activation": torch.cos}, ValueError, r"act\(0\)")],
+    LIFB.name: [
+        *BAD_V_RESET,
+        ({"burst_threshold": 0.4}, ValueError, r"burst_threshold=0\.4 must be above threshold=0\.4"),
+        ({"burst_threshold": math.nan}, ValueError, "burst_threshold"),
+        ({"burst_threshold": "1"}, TypeError, "burst_threshold must be a number or a torch.Tensor, got str"),
+        ({"burst_threshold": torch.ones(4)}, ValueError, r"burst_threshold has shape \(4,\), which does not"),
+        ({"burst_intensity": 0.5}, ValueError, r"burst_intensity=0\.5 must be at least 1"),
+        ({"burst_intensity": math.nan}, ValueError, "burst_intensity=nan must be at least 1"),
+        ({"burst_intensity": math.inf}, ValueError, "burst_intensity=inf"),
+        ({"burst_intensity": torch.ones(3, 1, 1)}, ValueError, "burst_intensity has shape"),
+        ({"burst_intensity": torch.ones(5).int()}, TypeError, "burst_intensity must be floating point"),
+    ],
+    SOFT_RESET_MPR.name: [
+        *BAD_V_RESET,
+        ({"amplitude": 0}, ValueError, "amplitude=0 must be positive"),
+        ({"amplitude": -1.0}, ValueError, r"amplitude=-1\.0 must be positive"),
+        ({"amplitude": math.nan}, ValueError, "amplitude=nan must be positive"),
+        ({"amplitude": math.inf}, ValueError, "amplitude=inf"),
+        ({"amplitude": "1"}, TypeError, "amplitude must be a number or a torch.Tensor, got str"),
+        ({"amplitude": torch.ones(4)}, ValueError, "amplitude has shape"),
+    ],
+}
 
 
-@pytest.mark.parametrize(("wrong", "error", "message"), BAD)
-def test_bad_input_gets_one_clear_error(wrong, error, message):
-    arguments = {"x_seq": X, "decay": 0.5, "threshold": 0.5, **wrong}
+@pytest.mark.parametrize(
+    ("neuron", "wrong", "error", "message"),
+    [(neuron, *bad) for neuron in SPECS for bad in (*BAD, *BAD_OWN[neuron.name])],
+)
+def test_bad_input_gets_one_clear_error(neuron, wrong, error, message):
     with pytest.raises(error, match=message):
-        F.vsn(arguments.pop("x_seq"), arguments.pop("v0", None), **arguments)
+        neuron(**{"x_seq": torch.zeros(3, 4, 5), **wrong})

@@ -21,43 +21,43 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from .activation import DERIVATIVES, FUNCTIONS, Activation
-from .leaky import Gradients, Parameters, Spike
+from .leaky import Gradients, Leaky, Parameters, Spike
 
 
-@dataclasses.dataclass(frozen=True)
-class VSN:
-    """The equations of the VSN after charging and firing, and their derivatives.
+@dataclasses.dataclass
+class VSN(Leaky):
+    """The equations of the VSN and their derivatives.
 
     Parameters
     ----------
     activation : str or callable
         A name of `snn_ext.neurons.activation`, or a callable (then there is no `emit_backward`).
+    precision : torch.dtype, optional
+        What a callable activation is given, if not the dtype of the potential.
     """
 
     activation: str | Activation = "identity"
+    precision: torch.dtype | None = None
 
-    parameters: ClassVar[tuple[str, ...]] = ("decay", "gain", "threshold")
+    name: ClassVar[str] = "vsn"
+    options: ClassVar[tuple[str, ...]] = ("activation",)
+
+    def in_precision(self, dtype: torch.dtype) -> VSN:
+        """Let a callable activation see the dtype of the input, which its parameters have."""
+        return VSN(self.activation, dtype)
 
     def emit(self, x: Tensor, h: Tensor, o: Tensor, p: Parameters, spike: Spike) -> Tensor:
-        act = FUNCTIONS[self.activation] if isinstance(self.activation, str) else self.activation
-        return act(x * o)
+        if isinstance(self.activation, str):
+            return FUNCTIONS[self.activation](x * o)
+        return self.activation((x * o).to(self.precision or x.dtype))
 
     def emit_backward(
-        self, gy: Tensor, x: Tensor, h: Tensor, o: Tensor, p: Parameters, slope: Spike
-    ) -> tuple[Tensor, Tensor | None, Tensor, Gradients]:
-        """Return the gradients of `x`, `h` (``None``: not used), `o` and of the parameters."""
+        self, gy: Tensor, x: Tensor, h: Tensor, o: Tensor, p: Parameters, slope: Spike, spike: Spike
+    ) -> tuple[Tensor | None, Tensor | None, Tensor, Gradients]:
         assert isinstance(self.activation, str)
         gz = gy * DERIVATIVES[self.activation](x * o)
         return gz * o, None, gz * x, {}
-
-    def reset(self, h: Tensor, o: Tensor, p: Parameters) -> Tensor:
-        return (1 - o) * h
-
-    def reset_backward(
-        self, gv: Tensor, h: Tensor, o: Tensor, p: Parameters
-    ) -> tuple[Tensor, Tensor, Gradients]:
-        """Return the gradients of `h`, `o` and of the parameters."""
-        return gv * (1 - o), -gv * h, {}

@@ -9,54 +9,38 @@ recomputes the potentials from the input.
 potential :math:`v_t` after the reset (SpikingJelly's ``v``).  With ``reset_delay=True`` it is the
 potential :math:`h_t` before the reset (snnTorch's ``mem``), and the reset of the state that came in
 is made first.  Both give the same events.
+
+With ``constant_start`` that first reset is a constant: nothing is differentiated through it.  So it is when
+the state that comes in is none of a graph, as after the reset, too, it would be.
+
+A ``"late"`` reset is snnTorch's ``"subtract"``: whatever stands above threshold in the state that comes in
+is subtracted, detached, after the decay.  With ``reset_delay=False`` snnTorch also subtracts within the
+step what has not been subtracted at its beginning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..neurons.leaky import (
-    Gradients,
-    Parameters,
-    Spike,
-    charge,
-    charge_backward,
-    fire,
-    fire_backward,
-)
+from ..neurons.leaky import Gradients, Leaky, Parameters, Spike
 from ..surrogate import Surrogate
 
 
-class Neuron(Protocol):
-    """What a module of `snn_ext.neurons` provides."""
-
-    parameters: ClassVar[tuple[str, ...]]
-
-    def emit(self, x: Tensor, h: Tensor, o: Tensor, p: Parameters, spike: Spike) -> Tensor: ...
-
-    def emit_backward(
-        self, gy: Tensor, x: Tensor, h: Tensor, o: Tensor, p: Parameters, slope: Spike
-    ) -> tuple[Tensor, Tensor | None, Tensor, Gradients]: ...
-
-    def reset(self, h: Tensor, o: Tensor, p: Parameters) -> Tensor: ...
-
-    def reset_backward(
-        self, gv: Tensor, h: Tensor, o: Tensor, p: Parameters
-    ) -> tuple[Tensor, Tensor, Gradients]: ...
-
-
 class Step(NamedTuple):
-    """One time step: input, carried potential, charged potential, events, emission, next carried."""
+    """One time step: input, carried potential, events whose reset was due, charged potential, events,
+    emission, events to be reset now, next carried potential."""
 
     x: Tensor
     v: Tensor
+    due: Tensor | None
     h: Tensor
     o: Tensor
     y: Tensor
+    reset: Tensor | None
     v_next: Tensor
 
 
@@ -66,7 +50,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def unroll(
-    neuron: Neuron,
+    neuron: Leaky,
     x_seq: Tensor,
     v0: Tensor,
     p: Parameters,
@@ -74,27 +58,34 @@ def unroll(
     *,
     detach_reset: bool,
     reset_delay: bool,
+    constant_start: bool = False,
     state_quant: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Step]:
     """Yield the time steps of `neuron`; see the module for `reset_delay`."""
+    late = neuron.reset_mode in ("late", "again")
 
     def reset(h: Tensor, o: Tensor) -> Tensor:
         return neuron.reset(h, o.detach() if detach_reset else o, p)
 
-    v = reset(v0, fire(v0, p, spike)) if reset_delay else v0
+    v = v0
+    if reset_delay and not late:
+        v = reset(v0, neuron.fire(v0, p, spike))
+        v = v.detach() if constant_start else v
     for x in x_seq.unbind(0):
         x = x.to(v0.dtype)
-        h = charge(x, v, p)
+        due = neuron.fire(v, p, spike).detach() if late else None
+        h = neuron.charge(x, v, due, p)
         if state_quant is not None:
             h = state_quant(h)
-        o = fire(h, p, spike)
-        v_next = reset(h, o)
-        yield Step(x, v, h, o, neuron.emit(x, h, o, p, spike), v_next)
+        o = neuron.fire(h, p, spike)
+        now = None if late and reset_delay else o if due is None else o - due
+        v_next = h if now is None else reset(h, now)
+        yield Step(x, v, due, h, o, neuron.emit(x, h, o, p, spike), now, v_next)
         v = v_next
 
 
 def forward(
-    neuron: Neuron,
+    neuron: Leaky,
     x_seq: Tensor,
     v0: Tensor,
     p: Parameters,
@@ -102,15 +93,15 @@ def forward(
     *,
     detach_reset: bool,
     reset_delay: bool,
+    constant_start: bool,
     return_v_seq: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the emitted sequence, the final potential and, if asked, the potential sequence."""
     y_seq = torch.empty_like(x_seq)
     v_seq = torch.empty_like(x_seq if return_v_seq else x_seq.new_empty(0), dtype=v0.dtype)
     final = torch.empty_like(x_seq[0], dtype=v0.dtype)
-    steps = unroll(
-        neuron, x_seq, v0, p, _forward_spike(surrogate), detach_reset=detach_reset, reset_delay=reset_delay
-    )
+    spike = _forward_spike(surrogate)
+    steps = unroll(neuron, x_seq, v0, p, spike, detach_reset=detach_reset, reset_delay=reset_delay)
     for t, s in enumerate(steps):
         y_seq[t] = s.y
         state = s.h if reset_delay else s.v_next
@@ -121,7 +112,7 @@ def forward(
 
 
 def backward(
-    neuron: Neuron,
+    neuron: Leaky,
     grad_y_seq: Tensor,
     grad_v: Tensor,
     grad_v_seq: Tensor,
@@ -132,6 +123,7 @@ def backward(
     *,
     detach_reset: bool,
     reset_delay: bool,
+    constant_start: bool,
     parameter_grads: bool,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Return the gradients of `x_seq`, `v0` and of each parameter (zeros if not `parameter_grads`)."""
@@ -145,13 +137,13 @@ def backward(
             for name, grad in grads.items():
                 grad_p[name] += grad().sum_to_size(grad_p[name].shape)
 
-    def through_reset(gv: Tensor, h: Tensor, o: Tensor) -> Tensor:
+    def through_reset(gv: Tensor, h: Tensor, o: Tensor) -> tuple[Tensor, Tensor | None]:
         gh, go, grads = neuron.reset_backward(gv, h, o, p)
         add(grads)
-        return gh if detach_reset else gh + through_fire(go, h)
+        return gh, None if detach_reset else go
 
     def through_fire(go: Tensor, h: Tensor) -> Tensor:
-        gh, grads = fire_backward(go, h, p, slope)
+        gh, grads = neuron.fire_backward(go, h, p, slope)
         add(grads)
         return gh
 
@@ -164,19 +156,22 @@ def backward(
             g_state = grad_v if g_state is None else g_state + grad_v
         if g_state is not None and not reset_delay:
             gv = gv + g_state
-        gh = through_reset(gv, s.h, s.o)
+        gh, go_reset = (gv, None) if s.reset is None else through_reset(gv, s.h, s.reset)
         if g_state is not None and reset_delay:
             gh = gh + g_state
-        gx, gh_emit, go, grads = neuron.emit_backward(grad_y_seq[t].to(v0.dtype), s.x, s.h, s.o, p, slope)
+        gx_emit, gh_emit, go, grads = neuron.emit_backward(
+            grad_y_seq[t].to(v0.dtype), s.x, s.h, s.o, p, slope, spike
+        )
         add(grads)
-        gh = gh + through_fire(go, s.h)
+        gh = gh + through_fire(go if go_reset is None else go + go_reset, s.h)
         if gh_emit is not None:
             gh = gh + gh_emit
-        gx_charge, gv, grads = charge_backward(gh, s.x, s.v, p)
+        gx, gv, grads = neuron.charge_backward(gh, s.x, s.v, s.due, p)
         add(grads)
-        grad_x_seq[t] = gx + gx_charge
-    if reset_delay:
-        gv = through_reset(gv, v0, fire(v0, p, spike))
+        grad_x_seq[t] = gx if gx_emit is None else gx + gx_emit
+    if reset_delay and neuron.reset_mode not in ("late", "again") and not constant_start:
+        gv, go_start = through_reset(gv, v0, neuron.fire(v0, p, spike))
+        gv = gv if go_start is None else gv + through_fire(go_start, v0)
     grad_v0 = torch.empty_like(v0).copy_(gv)
     return grad_x_seq, grad_v0, grad_p
 

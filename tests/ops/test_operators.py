@@ -1,0 +1,122 @@
+"""The registered operators: torch's own checks, shapes, dispatch."""
+
+import pytest
+import torch
+from specs import LIFB, SOFT_RESET_MPR, SPECS, VSN, every_neuron
+
+from snn_ext.ops import dispatch, operators, reference
+
+OWN = {
+    VSN: {"activation": "gelu"},
+    LIFB: {"reset_mode": "hard", "v_reset": 0.0},
+    SOFT_RESET_MPR: {"mpr": True, "reset_mode": "soft", "v_reset": 0.0},
+}
+
+
+def arguments(
+    neuron, dtype=torch.float32, *, shape=(5, 3, 4), threshold=(), v_seq=True, grad=True, **options
+):
+    state = reference.compute_dtype(dtype)
+    tensors = [torch.randn(shape, dtype=dtype), torch.randn(shape[1:], dtype=state)]
+    for name, (low, high) in neuron.parameters.items():
+        size = threshold if name == "threshold" else ()
+        tensors.append(torch.rand(size, dtype=state) * (high - low) + low)
+    defaults = {
+        "surrogate": "atan",
+        "scale": 2.0,
+        "spiking": True,
+        "strict": False,
+        "detach_reset": False,
+        "reset_delay": False,
+        "constant_start": False,
+    }
+    return (
+        *(t.requires_grad_(grad) for t in tensors),
+        *{**OWN[neuron], **defaults, **options}.values(),
+        v_seq,
+    )
+
+
+COMMON = [
+    {},
+    {"dtype": torch.float64, "threshold": (4,), "reset_delay": True, "v_seq": False},
+    {"dtype": torch.bfloat16, "threshold": (3, 1), "detach_reset": True, "strict": True},
+    {"shape": (1, 2), "spiking": False, "surrogate": "sigmoid"},
+]
+CASES = [
+    *((neuron, options) for neuron in SPECS for options in COMMON),
+    (VSN, {"shape": (1, 2), "spiking": False, "surrogate": "sigmoid", "activation": "tanh"}),
+    *(
+        (LIFB, {"reset_mode": mode, "reset_delay": mode == "late"})
+        for mode in ("soft", "late", "again", "none")
+    ),
+    (SOFT_RESET_MPR, {"reset_delay": True, "constant_start": True}),
+    (LIFB, {"v_reset": -0.5}),
+    (SOFT_RESET_MPR, {"mpr": False, "reset_mode": "hard", "v_reset": 0.25}),
+    (SOFT_RESET_MPR, {"surrogate": "mpr", "scale": 0.8}),
+]
+every_case = pytest.mark.parametrize(("neuron", "options"), CASES)
+
+
+def test_every_neuron_has_an_operator_and_is_tested_here():
+    assert [neuron.name for neuron in operators.NEURONS] == [neuron.name for neuron in SPECS]
+    for equations, neuron in zip(operators.NEURONS, SPECS, strict=True):
+        assert equations.parameters == tuple(neuron.parameters)
+        assert equations.options == tuple(OWN[neuron])
+
+
+@every_case
+def test_opcheck_forward(neuron, options):
+    outcome = torch.library.opcheck(neuron.operator.default, arguments(neuron, **options))
+    assert set(outcome.values()) == {"SUCCESS"}
+
+
+@every_case
+@pytest.mark.parametrize("parameter_grads", [True, False])
+def test_opcheck_backward(neuron, options, parameter_grads):
+    case = arguments(neuron, **options, grad=False)
+    y_seq, v, v_seq = neuron.operator(*case)
+    outcome = torch.library.opcheck(
+        getattr(torch.ops.snn_ext, f"{neuron.name}_backward").default,
+        (torch.randn_like(y_seq), torch.randn_like(v), torch.randn_like(v_seq), *case[:-1], parameter_grads),
+    )
+    assert set(outcome.values()) == {"SUCCESS"}
+
+
+@every_neuron
+def test_outputs_keep_the_layout_of_the_input(neuron):
+    case = list(arguments(neuron, shape=(3, 2, 4, 5, 5), grad=False))
+    case[0] = case[0].flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (3, 2))
+    y_seq, _, v_seq = neuron.operator(*case)
+    assert y_seq.stride() == v_seq.stride() == case[0].stride()
+
+
+@every_neuron
+def test_nothing_but_the_inputs_is_kept_for_the_backward(neuron):
+    case = arguments(neuron, shape=(16, 8), v_seq=False)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        neuron.operator(*case)
+    given = case[: 2 + len(neuron.parameters)]
+    assert sum(t.numel() for t in kept) == sum(t.numel() for t in given)
+
+
+@every_neuron
+def test_second_derivatives_by_autograd_are_refused(neuron):
+    case = arguments(neuron, torch.float64)
+    y_seq, *_ = neuron.operator(*case)
+    (grad,) = torch.autograd.grad(y_seq.sum(), case[0], create_graph=True)
+    with pytest.raises(RuntimeError, match=r"cannot be differentiated twice by autograd.*torch\.func"):
+        grad.sum().backward()
+
+
+def test_the_reference_can_be_forced(monkeypatch):
+    monkeypatch.setenv("SNN_EXT_IMPL", "reference")
+    assert dispatch.implementation() == "reference"
+    assert torch.ops.snn_ext.vsn(*arguments(VSN))[0].shape == (5, 3, 4)
+
+
+def test_forcing_an_absent_implementation_is_an_error_not_a_fallback(monkeypatch):
+    monkeypatch.setenv("SNN_EXT_IMPL", "warp")
+    with pytest.raises(RuntimeError, match="SNN_EXT_IMPL='warp' is not available here; .*reference"):
+        torch.ops.snn_ext.vsn(*arguments(VSN))
