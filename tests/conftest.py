@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from faces import face  # noqa: F401  (a fixture for all)
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(

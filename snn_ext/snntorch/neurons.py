@@ -1,12 +1,11 @@
 """snnTorch's face of the neurons: ``beta``, ``mem``, ``init_hidden`` and all that belongs to them.
 
 ``mem`` follows snnTorch's convention: it is the potential *before* the reset, which is made at the
-next call, and the reset is detached.
+next call.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +13,18 @@ import snntorch as snn
 import torch
 from torch import Tensor, nn
 
-from .. import checks, functional
+from .. import checks
 from ..neurons import activation as _activation
-from ._compat import as_surrogate
+from ..neurons import lifb as _lifb
+from ..neurons import soft_reset_mpr as _soft_reset_mpr
+from ..neurons import vsn as _vsn
+from ..surrogate import StraightThrough
+from ._base import RESETS, Neuron
 
-__all__ = ["VSN", "reset"]
+__all__ = ["LIFB", "VSN", "SoftResetMPR", "reset"]
 
 
-class VSN(snn.Leaky):
+class VSN(Neuron):
     r"""Variable spiking neuron: emits its own input whenever an integrate-and-fire event opens the gate.
 
     .. math::
@@ -85,7 +88,10 @@ class VSN(snn.Leaky):
     emitted 0.00, potential 0.30
     """
 
-    mem: Tensor
+    reset_mechanisms = ("zero",)
+    why_not = "a VSN resets to zero by definition; leave it out, or use snn.Leaky for another reset"
+    not_in_nir = "graded spikes"
+    nir_remedy = "leave it out of what is exported"
 
     def __init__(
         self,
@@ -105,22 +111,7 @@ class VSN(snn.Leaky):
         reset_delay: bool = True,
         activation: str | Callable[[Tensor], Tensor] = "identity",
     ) -> None:
-        beta = checks.in_range("beta", beta, 0, 1, "it is the fraction of the potential kept per step")
-        threshold = checks.number_or_tensor("threshold", threshold)
-        graded_spikes_factor = checks.number_or_tensor("graded_spikes_factor", graded_spikes_factor)
-        _check_reset_mechanism(reset_mechanism)
-        if state_quant and not callable(state_quant):
-            raise TypeError(
-                f"state_quant must be callable, got {type(state_quant).__name__}; use e.g. "
-                "snntorch.functional.quant.state_quant(num_bits=4)"
-            )
-        if inhibition and not reset_delay:
-            raise ValueError(
-                "inhibition=True needs reset_delay=True: with an immediate reset only the winner would be "
-                "reset, which a VSN does not define"
-            )
         activation = _activation.resolve(activation)
-        spike_grad = as_surrogate(spike_grad)
         super().__init__(
             beta,
             threshold,
@@ -139,99 +130,254 @@ class VSN(snn.Leaky):
         )
         self.activation = activation
 
-    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Run one step; see the class for what goes in and out."""
-        checks.concrete_tensor(self, "input_", input_)
-        y_seq, mem = self._run("input_", input_.unsqueeze(0), mem)
-        return self._returned(y_seq.squeeze(0), mem)
-
-    def multi_step(self, x_seq: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Run all steps of `x_seq`, shape (T, batch, ...), in one fused call.
-
-        Equal to calling the neuron T times.  Returns ``(y_seq, mem)`` with `mem` after the last step, or
-        ``y_seq`` alone with ``init_hidden=True, output=False``; takes `mem` as `forward` does.  Forward
-        hooks belong to `forward` and are not called.
-        """
-        checks.concrete_tensor(self, "x_seq", x_seq)
-        return self._returned(*self._run("x_seq", x_seq, mem))
-
-    def _run(self, name: str, x_seq: Tensor, mem: Tensor | None) -> tuple[Tensor, Tensor]:
-        if mem is not None:
-            if self.init_hidden:
-                raise TypeError("`mem` should not be passed as an argument while `init_hidden=True`")
-            checks.concrete_tensor(self, "mem", mem)
-        if self.inhibition and x_seq.dim() < 3:
-            raise ValueError(
-                f"{name} needs a batch and a neuron dimension for inhibition, got one step of shape "
-                f"{tuple(x_seq.shape[1:])}"
-            )
-        state = self.mem if mem is None else mem
-        y_seq, new, *mem_seq = functional.run_vsn(
-            x_seq,
-            state if state.shape == x_seq.shape[1:] else None,
-            decay=self.beta.clamp(0, 1),
-            threshold=self.threshold,
-            activation=self.activation,
-            surrogate=as_surrogate(self.spike_grad),
-            detach_reset=self.reset_delay,
-            reset_delay=self.reset_delay,
-            state_quant=self.state_quant or None,
-            return_v_seq=self.inhibition,
-            names={"x_seq": name, "v0": "mem", "decay": "beta", "surrogate": "spike_grad"},
-        )
-        factor = functional.as_parameter("graded_spikes_factor", self.graded_spikes_factor, x_seq)
-        if self.inhibition:
-            y_seq = y_seq * _winners(mem_seq[0] - self.threshold).to(y_seq.dtype)
-        self.mem = new
-        return y_seq * factor.to(y_seq.dtype), new
-
-    def _returned(self, y: Tensor, mem: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        return y if self.init_hidden and not self.output else (y, mem)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the graph behind: a copy or pickle taken during training carries the bare potential."""
-        state = self.__dict__.copy()
-        state["_buffers"] = {**self._buffers, "mem": self.mem.detach()}
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Register the copy with snnTorch, whose reset and detach utilities go through `instances`.
-
-        The list holds a copy weakly, so that snapshots of a network are freed with it.
-        """
-        super().__setstate__(state)
-        instances = snn.SpikingNeuron.instances
-
-        def forget(dead: Any) -> None:
-            instances[:] = [neuron for neuron in instances if neuron is not dead]
-
-        instances.append(weakref.proxy(self, forget))
-
-    @property
-    def reset_mechanism(self) -> str:
-        """Always ``"zero"``."""
-        return "zero"
-
-    @reset_mechanism.setter
-    def reset_mechanism(self, value: str) -> None:
-        _check_reset_mechanism(value)
+    def _equations(self) -> _vsn.VSN:
+        return _vsn.VSN(self.activation)
 
     def extra_repr(self) -> str:
-        return f"activation={self.activation!r}, spike_grad={self.spike_grad!r}"
+        return f"activation={self.activation!r}, {super().extra_repr()}"
 
 
-def _check_reset_mechanism(value: str) -> None:
-    if value != "zero":
-        raise ValueError(
-            f"reset_mechanism={value!r}: a VSN resets to zero by definition; leave it out, or use snn.Leaky "
-            "for another reset"
+class LIFB(Neuron):
+    r"""Leaky integrate-and-fire-or-burst neuron: rests, spikes, or bursts.
+
+    .. math::
+
+        U[t] &= \beta\,U[t-1] + I[t] - R[t]\,U_\mathrm{thr} \\
+        O[t] &= H(U[t] - U_\mathrm{thr}) \\
+        B[t] &= H(U[t] - U_\mathrm{burst}) \\
+        Y[t] &= O[t] + (\kappa - 1)\,B[t]
+
+    where :math:`R[t] = O[t-1]`; the reset shown is ``"subtract"``.  With a burst intensity
+    :math:`\kappa = 1` the neuron is ``snn.Leaky``, spike for spike and gradient for gradient.
+
+    The arguments of ``snn.Leaky`` come first, in its order and with its meaning and defaults; only what
+    differs is listed here.
+
+    Parameters
+    ----------
+    beta : float or Tensor
+        Decay of the potential per step, in [0, 1]; one value, or one per channel or neuron (any shape
+        that broadcasts to the input).  Clamped to [0, 1] in the forward pass when it is learned.
+    spike_grad : callable, optional
+        Surrogate gradient, used at both thresholds; as in `VSN`.
+    reset_mechanism : {"subtract", "zero", "none"}, default "subtract"
+        Spikes and bursts reset alike, and as in ``snn.Leaky``.  (Inferred; the paper is believed to reset
+        hard, which is ``"zero"``.)
+    burst_threshold : float or Tensor, optional
+        Potential above which an event is a burst; above `threshold`, twice `threshold` if left out
+        (inferred).
+    burst_intensity : float or Tensor, default 2.0
+        What a burst emits, :math:`\kappa \ge 1`.
+    learn_burst_threshold, learn_burst_intensity : bool, default False
+        Learn them.  Training keeps the burst threshold above the threshold and the intensity above 1:
+        see `snn_ext.neurons.lifb.Burst`, the submodule ``burst`` that holds both.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, the value and the remedy; no neuron has been registered then.
+
+    Notes
+    -----
+    Inputs and outputs are those of ``snn.Leaky``: ``forward(input_, mem=None)`` returns ``(y, mem)``, or
+    ``y`` alone with ``init_hidden=True, output=False``.  `snn_ext.snntorch.observe` counts the three modes,
+    `decouple` gives the equivalent pair of ``snn.Leaky``.
+
+    Source: arXiv:2301.12356; see `snn_ext.neurons.lifb` for what is inferred.
+
+    Examples
+    --------
+    >>> import torch, snn_ext.snntorch as ext
+    >>> lifb = ext.LIFB(beta=0.5, threshold=1.0, burst_threshold=2.0, burst_intensity=3.0)
+    >>> y_seq, mem = lifb.multi_step(torch.tensor([[0.5], [1.0], [3.0]]))
+    >>> y_seq.flatten().tolist(), mem.item()
+    ([0.0, 1.0, 3.0], 2.625)
+    """
+
+    not_in_nir = "two thresholds on one potential"
+
+    def __init__(
+        self,
+        beta: float | Tensor,
+        threshold: float | Tensor = 1.0,
+        spike_grad: Callable[[Tensor], Tensor] | None = None,
+        surrogate_disable: bool = False,
+        init_hidden: bool = False,
+        inhibition: bool = False,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        reset_mechanism: str = "subtract",
+        state_quant: Any = False,
+        output: bool = False,
+        graded_spikes_factor: float | Tensor = 1.0,
+        learn_graded_spikes_factor: bool = False,
+        reset_delay: bool = True,
+        burst_threshold: float | Tensor | None = None,
+        burst_intensity: float | Tensor = 2.0,
+        learn_burst_threshold: bool = False,
+        learn_burst_intensity: bool = False,
+    ) -> None:
+        threshold = checks.number_or_tensor("threshold", threshold)
+        burst = _lifb.Burst(
+            threshold, burst_threshold, burst_intensity, learn_burst_threshold, learn_burst_intensity
         )
+        super().__init__(
+            beta,
+            threshold,
+            spike_grad,
+            surrogate_disable,
+            init_hidden,
+            inhibition,
+            learn_beta,
+            learn_threshold,
+            reset_mechanism,
+            state_quant,
+            output,
+            graded_spikes_factor,
+            learn_graded_spikes_factor,
+            reset_delay,
+        )
+        self.burst = burst
+
+    @property
+    def burst_threshold(self) -> Tensor:
+        """The potential above which an event is a burst."""
+        return self.burst.above(self.threshold)
+
+    @property
+    def burst_intensity(self) -> Tensor:
+        """What a burst emits."""
+        return self.burst.intensity
+
+    def decouple(self) -> nn.Module:
+        """Return the equivalent pair of native LIF neurons, in the same state: a `DecoupledLIFB`."""
+        from .decoupling import DecoupledLIFB
+
+        return DecoupledLIFB(self)
+
+    def _equations(self) -> _lifb.LIFB:
+        within = self.reset_mechanism == "zero" and not self.reset_delay
+        return _lifb.LIFB("again" if within else RESETS[self.reset_mechanism], 0.0)
+
+    def _parameters_of_its_own(self) -> dict[str, float | Tensor]:
+        return {"burst_threshold": self.burst_threshold, "burst_intensity": self.burst_intensity}
 
 
-def _winners(distance_seq: Tensor) -> Tensor:
-    """Return ones where the distance to threshold is the largest of dimension 1 of each step."""
-    winner = distance_seq.argmax(dim=2, keepdim=True)
-    return torch.zeros_like(distance_seq).scatter_(2, winner, 1.0)
+class SoftResetMPR(Neuron):
+    r"""Soft-reset neuron with a membrane potential rectifier (MPR): firing is rounding.
+
+    .. math::
+
+        U[t] &= \beta\,(U[t-1] - A\,O[t-1]) + I[t] \\
+        O[t] &= H(\varphi((U[t] - U_\mathrm{thr}) / A)) \\
+        Y[t] &= A\,O[t]
+
+    The rectifier :math:`\varphi` (`snn_ext.neurons.soft_reset_mpr`) pulls the potential towards 0 or
+    :math:`A` without ever changing a spike: its effect is a gradient.  The rounding error is carried on.
+
+    The arguments of ``snn.Leaky`` come first, in its order and with its meaning; only what differs is
+    listed here.  The paper's ablation is: ``reset_mechanism="zero", mpr=False`` (vanilla), ``mpr=False``
+    (soft reset alone), and the default (both).
+
+    Parameters
+    ----------
+    beta : float or Tensor, default 1.0
+        Decay of the potential per step, in [0, 1]; the authors' code has no leak.
+    threshold : float or Tensor, default 0.5
+        Firing level; an event needs ``mem > threshold``.
+    spike_grad : callable, optional
+        Surrogate on the (rectified) distance to the firing level in units of the amplitude;
+        `snn_ext.surrogate.StraightThrough` if left out, as in the authors' code.
+    reset_mechanism : {"subtract", "zero"}, default "subtract"
+        ``"subtract"`` subtracts the amplitude, *before* the decay as in the paper (``snn.Leaky`` subtracts
+        the threshold, after the decay).
+    amplitude : float or Tensor, default 1.0
+        Spike amplitude :math:`A` > 0: what is emitted, and what a soft reset subtracts.
+    mpr : bool, default True
+        Whether the rectifier is at work.
+    detach_reset : bool, default False
+        Keep the gradient from flowing through the reset.  The paper lets it flow, ``snn.Leaky`` does not.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, the value and the remedy; no neuron has been registered then.
+
+    Notes
+    -----
+    Inputs and outputs are those of ``snn.Leaky``.  `snn_ext.snntorch.observe` reports the quantisation
+    error.  To use the rectifier's gradient on another neuron take ``spike_grad=snn_ext.surrogate.MPR()``,
+    on a native ``snn.Leaky`` ``MPR(strict=True)``.
+
+    Source: arXiv:2307.04356 and the authors' code; see `snn_ext.neurons.soft_reset_mpr` for what is inferred.
+
+    Examples
+    --------
+    >>> import torch, snn_ext.snntorch as ext
+    >>> y_seq, mem = ext.SoftResetMPR().multi_step(torch.tensor([[0.25], [0.5], [0.25]]))
+    >>> y_seq.flatten().tolist(), mem.item()
+    ([0.0, 1.0, 0.0], 0.0)
+    """
+
+    default_surrogate = StraightThrough(strict=True)
+    reset_mechanisms = ("subtract", "zero")
+    why_not = "a SoftResetMPR resets by 'subtract', or by 'zero' for the paper's vanilla arm"
+    not_in_nir = "a soft reset"
+
+    def __init__(
+        self,
+        beta: float | Tensor = 1.0,
+        threshold: float | Tensor = 0.5,
+        spike_grad: Callable[[Tensor], Tensor] | None = None,
+        surrogate_disable: bool = False,
+        init_hidden: bool = False,
+        inhibition: bool = False,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        reset_mechanism: str = "subtract",
+        state_quant: Any = False,
+        output: bool = False,
+        graded_spikes_factor: float | Tensor = 1.0,
+        learn_graded_spikes_factor: bool = False,
+        reset_delay: bool = True,
+        amplitude: float | Tensor = 1.0,
+        mpr: bool = True,
+        detach_reset: bool = False,
+    ) -> None:
+        amplitude = checks.positive("amplitude", amplitude, "a spike carries something")
+        super().__init__(
+            beta,
+            threshold,
+            spike_grad,
+            surrogate_disable,
+            init_hidden,
+            inhibition,
+            learn_beta,
+            learn_threshold,
+            reset_mechanism,
+            state_quant,
+            output,
+            graded_spikes_factor,
+            learn_graded_spikes_factor,
+            reset_delay,
+        )
+        self.register_buffer("amplitude", torch.as_tensor(amplitude))
+        self.mpr = mpr
+        self.detach_reset = detach_reset
+
+    def _equations(self) -> _soft_reset_mpr.SoftResetMPR:
+        mode = "hard" if self.reset_mechanism == "zero" else "soft"
+        return _soft_reset_mpr.SoftResetMPR(self.mpr, mode, 0.0)
+
+    def _parameters_of_its_own(self) -> dict[str, float | Tensor]:
+        return {"amplitude": self.amplitude}
+
+    @property
+    def _detach_reset(self) -> bool:
+        return self.detach_reset
+
+    def extra_repr(self) -> str:
+        return f"amplitude={checks.brief(self.amplitude)}, mpr={self.mpr}, {super().extra_repr()}"
 
 
 def reset(net: nn.Module) -> None:

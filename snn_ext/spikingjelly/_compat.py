@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -89,6 +89,10 @@ def native_positions(init: Callable[..., None]) -> Callable[..., None]:
 class _NodeBase(neuron.BaseNode):
     """What both generations share: no symbolic tracing, a state of the right dtype, light copies."""
 
+    not_in_nir: ClassVar[str]
+    """What NIR has no node for, which is why SpikingJelly's own exporter must not trace the neuron."""
+    nir_remedy: ClassVar[str] = "export it with snn_ext.spikingjelly.export_to_nir"
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         for x in (*args, *kwargs.values()):
             checks.concrete_tensor(self, "x" if self.step_mode == "s" else "x_seq", x)
@@ -114,7 +118,9 @@ class _NodeBase(neuron.BaseNode):
         return torch.full(shape, value, dtype=compute_dtype(x.dtype), device=x.device)
 
     def extra_repr(self) -> str:
-        shown = {name: brief(getattr(self, name)) for name in ("v_threshold", "v_reset", "detach_reset")}
+        shown = {
+            name: checks.brief(getattr(self, name)) for name in ("v_threshold", "v_reset", "detach_reset")
+        }
         shown["step_mode"] = self.step_mode
         if HAS_BACKEND:
             shown["backend"] = self.backend
@@ -123,19 +129,11 @@ class _NodeBase(neuron.BaseNode):
     def __getstate__(self) -> dict[str, Any]:
         """Leave the graph behind: a copy or pickle taken during training carries the bare states."""
         state = self.__dict__.copy()
+        state.pop("_observer", None)
         state["_memories"] = {name: _detached(value) for name, value in self._memories.items()}
         if "v_seq" in state:
             state["v_seq"] = _detached(state["v_seq"])
         return state
-
-
-def brief(value: Any) -> str:
-    """Print one number as itself and a tensor of many as its shape."""
-    if not isinstance(value, Tensor):
-        return str(value)
-    if value.numel() == 1 and not value.is_meta:
-        return f"{value.item():.4g}"
-    return f"tensor of shape {tuple(value.shape)}"
 
 
 def _detached(value: Any) -> Any:

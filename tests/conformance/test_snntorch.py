@@ -18,9 +18,36 @@ from snntorch.functional import quant  # noqa: E402
 
 import snn_ext.functional as F  # noqa: E402
 import snn_ext.snntorch as ext  # noqa: E402
-from snn_ext.surrogate import ATan, FastSigmoid, Sigmoid  # noqa: E402
+from snn_ext.surrogate import MPR, ATan, FastSigmoid, Sigmoid, StraightThrough  # noqa: E402
 
-VSN = ext.VSN
+VSN, LIFB, SoftResetMPR = ext.VSN, ext.LIFB, ext.SoftResetMPR
+NEURONS = [VSN, LIFB, SoftResetMPR]
+
+RICH = {
+    VSN: lambda: {"activation": nn.PReLU()},
+    LIFB: lambda: {"learn_burst_threshold": True, "learn_burst_intensity": True},
+    SoftResetMPR: lambda: {"amplitude": torch.tensor(0.75), "detach_reset": True},
+}
+"""Arguments beyond snnTorch's own, of each neuron."""
+
+EMITS = {
+    VSN: lambda x, h, threshold: x * (h > threshold),
+    LIFB: lambda x, h, threshold: (h > threshold).float() + (h > 2 * threshold),
+    SoftResetMPR: lambda x, h, threshold: (h > threshold).float(),
+}
+"""What each neuron emits by default, from its input and the potential before the reset."""
+
+
+@pytest.fixture(params=NEURONS, ids=lambda cls: cls.__name__)
+def cls(request):
+    return request.param
+
+
+every_compiled = pytest.mark.parametrize(
+    ("cls", "compile_backend"),
+    [*((cls, "aot_eager") for cls in NEURONS), (LIFB, "inductor")],
+    indirect=["compile_backend"],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,123 +67,272 @@ def stepped(neuron, x_seq, mem=None):
 # --- dynamics -------------------------------------------------------------------------------------
 
 
-def test_arguments_of_leaky_come_first_and_in_order():
-    ours = list(inspect.signature(VSN.__init__).parameters)
+def test_arguments_of_leaky_come_first_and_in_order(cls):
+    ours = list(inspect.signature(cls.__init__).parameters)
     native = list(inspect.signature(snn.Leaky.__init__).parameters)
     assert ours[: len(native)] == native
 
 
+@pytest.mark.parametrize(
+    ("cls", "differing"),
+    [(VSN, {"reset_mechanism"}), (LIFB, set()), (SoftResetMPR, {"beta", "threshold"})],
+)
+def test_defaults_are_those_of_leaky_but_for_what_the_method_fixes(cls, differing):
+    ours, native = (inspect.signature(c.__init__).parameters for c in (cls, snn.Leaky))
+    assert {name for name, p in native.items() if ours[name].default != p.default} == differing
+
+
 @pytest.mark.parametrize("reset_delay", [True, False])
-def test_potential_and_events_are_those_of_a_native_leaky_that_resets_to_zero(reset_delay):
+@pytest.mark.parametrize(
+    ("cls", "own", "emitted"),
+    [
+        (VSN, {}, lambda spk, x: spk * x),
+        (LIFB, {"reset_mechanism": "zero", "burst_intensity": 1.0}, lambda spk, x: spk),
+        (SoftResetMPR, {"reset_mechanism": "zero"}, lambda spk, x: spk),
+    ],
+)
+def test_potential_and_events_are_those_of_a_native_leaky_that_resets_to_zero(cls, own, emitted, reset_delay):
     x_seq = torch.randn(40, 6, 5)
     native = snn.Leaky(0.8, 0.4, reset_mechanism="zero", reset_delay=reset_delay)
-    ours = VSN(0.8, 0.4, reset_delay=reset_delay)
+    ours = cls(0.8, 0.4, **own, reset_delay=reset_delay)
     mem, native_mem = ours.reset_mem(), native.reset_mem()
     for x in x_seq:
         y, mem = ours(x, mem)
         spk, native_mem = native(x, native_mem)
-        assert torch.equal(y, spk * x)
+        assert torch.equal(y, emitted(spk, x))
         torch.testing.assert_close(mem, native_mem)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"reset_delay": False},
-        {"inhibition": True},
-        {"activation": "gelu"},
-        {"graded_spikes_factor": 0.3},
-        {"activation": torch.sin},
-        {"state_quant": quant.state_quant(num_bits=5, threshold=1.0)},
-        {"spike_grad": surrogate.triangular()},
-    ],
-)
-def test_multi_step_equals_the_loop(options):
+def outcome(neuron, x_seq, parameters):
+    """Emissions, potentials, and the gradients of both to the input and to `parameters`."""
+    x_seq = x_seq.clone().requires_grad_()
+    mem, ys, mems = torch.zeros_like(x_seq[0]), [], []
+    for x in x_seq:
+        y, mem = neuron(x, mem)
+        ys.append(y)
+        mems.append(mem)
+    y_seq, mem_seq = torch.stack(ys), torch.stack(mems)
+    weights = torch.linspace(0, 1, y_seq.numel()).view_as(y_seq)
+    return y_seq, mem_seq, torch.autograd.grad((y_seq * weights + mem_seq**2).sum(), [x_seq, *parameters])
+
+
+every_reset = pytest.mark.parametrize("reset_mechanism", ["zero", "subtract", "none"])
+
+
+@every_reset
+@pytest.mark.parametrize("reset_delay", [True, False])
+@pytest.mark.parametrize("spike_grad", [None, surrogate.fast_sigmoid(10)])
+def test_a_lifb_of_burst_intensity_one_is_a_leaky(reset_mechanism, reset_delay, spike_grad):
+    x_seq = torch.randn(30, 6, 5) * 2
+    settings = {"reset_mechanism": reset_mechanism, "reset_delay": reset_delay, "spike_grad": spike_grad}
+    settings |= {"learn_beta": True, "learn_threshold": True}
+    native, ours = snn.Leaky(0.8, 0.4, **settings), LIFB(0.8, 0.4, **settings, burst_intensity=1.0)
+    spk, mem, grads = outcome(native, x_seq, [native.beta, native.threshold])
+    y, mem_ours, grads_ours = outcome(ours, x_seq, [ours.beta, ours.threshold])
+    assert torch.equal(y, spk)
+    assert torch.equal(mem_ours, mem)
+    for grad_ours, grad in zip(grads_ours, grads, strict=True):
+        torch.testing.assert_close(grad_ours, grad, rtol=1e-4, atol=1e-5 * grad.abs().max().item())
+
+
+@every_reset
+@pytest.mark.parametrize("reset_delay", [True, False])
+def test_a_lifb_is_a_leaky_with_bursts_on_top(reset_mechanism, reset_delay):
+    class Bursting(snn.Leaky):
+        """Emits bursts from the potential that ``snn.Leaky`` fires at."""
+
+        def fire(self, mem):
+            self.charged = mem
+            return super().fire(mem)
+
+        def forward(self, x, mem):
+            spk, mem = super().forward(x, mem)
+            return spk + (kappa - 1) * self.spike_grad(self.charged - self.threshold - gap), mem
+
+    x_seq = torch.randn(30, 6, 5).double() * 2
+    kappa, gap = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (3.0, 0.5))
+    settings = {"reset_mechanism": reset_mechanism, "reset_delay": reset_delay}
+    settings |= {"learn_beta": True, "learn_threshold": True, "spike_grad": ATan(strict=True)}
+    native = Bursting(0.75, 0.5, **settings).double()
+    ours = LIFB(0.75, 0.5, **settings, burst_threshold=1.0, burst_intensity=3.0).double()
+    ours.burst.fixed_gap.requires_grad_()
+    ours.burst.fixed_intensity.requires_grad_()
+    expected = outcome(native, x_seq, [native.beta, native.threshold, gap, kappa])
+    burst = ours.burst
+    got = outcome(ours, x_seq, [ours.beta, ours.threshold, burst.fixed_gap, burst.fixed_intensity])
+    torch.testing.assert_close(got, expected)
+    assert set(got[0].unique().tolist()) == {0, 1, 3}
+
+
+@pytest.mark.parametrize("reset_delay", [True, False])
+def test_the_vanilla_arm_of_soft_reset_mpr_is_a_leaky(reset_delay):
+    x_seq = torch.randn(30, 6, 5, dtype=torch.float64)
+    settings = {"reset_mechanism": "zero", "reset_delay": reset_delay, "learn_beta": True}
+    settings |= {"learn_threshold": True, "spike_grad": ATan(strict=True)}
+    native = snn.Leaky(0.8, 0.5, **settings).double()
+    ours = SoftResetMPR(0.8, 0.5, **settings, mpr=False, detach_reset=reset_delay).double()
+    expected = outcome(native, x_seq, [native.beta, native.threshold])
+    torch.testing.assert_close(outcome(ours, x_seq, [ours.beta, ours.threshold]), expected)
+
+
+def test_without_a_leak_soft_reset_mpr_fires_as_a_leaky_that_subtracts():
+    x_seq = torch.randint(-8, 16, (30, 6, 5)) / 16
+    native, ours = snn.Leaky(1.0, 0.5), SoftResetMPR(1.0, 0.5, amplitude=0.5)
+    spk, mem = stepped(native, x_seq, torch.zeros(6, 5))
+    y_seq, mem_ours = stepped(ours, x_seq, torch.zeros(6, 5))
+    assert torch.equal(y_seq, 0.5 * spk)
+    assert torch.equal(mem_ours, mem)
+
+
+STEPS = [
+    *(
+        (cls, options)
+        for cls in NEURONS
+        for options in (
+            {},
+            {"reset_delay": False},
+            {"inhibition": True},
+            {"graded_spikes_factor": 0.3},
+            {"state_quant": quant.state_quant(num_bits=5, threshold=1.0)},
+            {"spike_grad": surrogate.triangular()},
+        )
+    ),
+    (VSN, {"activation": "gelu"}),
+    (VSN, {"activation": torch.sin}),
+    *(
+        (LIFB, {"reset_mechanism": mode, "reset_delay": delay})
+        for mode in ("zero", "none")
+        for delay in (0, 1)
+    ),
+    (LIFB, {"learn_burst_threshold": True, "learn_burst_intensity": True, "burst_threshold": 0.5}),
+    (LIFB, {"burst_threshold": torch.linspace(0.4, 0.8, 7), "burst_intensity": torch.linspace(1, 3, 7)}),
+    (SoftResetMPR, {"reset_mechanism": "zero", "reset_delay": False}),
+    (SoftResetMPR, {"mpr": False, "detach_reset": True}),
+    (SoftResetMPR, {"amplitude": torch.linspace(0.4, 0.8, 7)}),
+]
+
+
+@pytest.mark.parametrize(("cls", "options"), STEPS)
+def test_multi_step_equals_the_loop(cls, options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        vsn = VSN(torch.rand(7), 0.3, learn_beta=True, learn_threshold=True, **options)
+        neuron = cls(torch.rand(7), 0.3, learn_beta=True, learn_threshold=True, **options)
     x_seq = torch.randn(9, 4, 7)
-    loop, mem = stepped(vsn, x_seq, torch.zeros(4, 7))
-    fused, mem_fused = vsn.multi_step(x_seq, torch.zeros(4, 7))
+    loop, mem = stepped(neuron, x_seq, torch.zeros(4, 7))
+    fused, mem_fused = neuron.multi_step(x_seq, torch.zeros(4, 7))
     torch.testing.assert_close(loop, fused)
     torch.testing.assert_close(mem, mem_fused)
     grads = [
-        torch.autograd.grad(y.sum() + m.sum(), vsn.parameters()) for y, m in ((loop, mem), (fused, mem_fused))
+        torch.autograd.grad(y.sum() + m.sum(), neuron.parameters())
+        for y, m in ((loop, mem), (fused, mem_fused))
     ]
     torch.testing.assert_close(*grads)
 
 
-def test_gradients_are_those_of_the_core_with_a_detached_reset():
-    vsn = VSN(0.7, 0.3, learn_beta=True, learn_threshold=True)
+CORE = {
+    VSN: ({}, lambda x, d, th: F.vsn(x, decay=d, threshold=th, detach_reset=True, **SNNTORCH)),
+    LIFB: (
+        {"reset_mechanism": "zero", "burst_threshold": 0.75, "burst_intensity": 3.0},
+        lambda x, d, th: F.lifb(
+            x,
+            decay=d,
+            threshold=th,
+            burst_threshold=th + 0.5,
+            burst_intensity=3.0,
+            detach_reset=True,
+            **SNNTORCH,
+        ),
+    ),
+    SoftResetMPR: (
+        {"amplitude": 0.75},
+        lambda x, d, th: F.soft_reset_mpr(x, decay=d, threshold=th, amplitude=0.75, **SNNTORCH),
+    ),
+}
+"""The same neuron in this framework (its own arguments) and in the core (of decay and threshold)."""
+SNNTORCH = {"strict": True, "reset_delay": True}
+
+
+def test_gradients_are_those_of_the_core_which_only_soft_reset_mpr_lets_through_the_reset(cls):
+    own, core = CORE[cls]
+    neuron = cls(0.7, 0.25, learn_beta=True, learn_threshold=True, **own)
     x_seq = torch.randn(8, 3)
-    y_seq, mem = vsn.multi_step(x_seq)
-    ours = torch.autograd.grad(y_seq.sum() + mem.sum(), (vsn.beta, vsn.threshold))
-    leaves = [torch.tensor(0.7, requires_grad=True), torch.tensor(0.3, requires_grad=True)]
-    y_seq, mem = F.vsn(
-        x_seq, decay=leaves[0], threshold=leaves[1], strict=True, detach_reset=True, reset_delay=True
-    )
+    y_seq, mem = neuron.multi_step(x_seq)
+    ours = torch.autograd.grad(y_seq.sum() + mem.sum(), (neuron.beta, neuron.threshold))
+    leaves = [torch.tensor(0.7, requires_grad=True), torch.tensor(0.25, requires_grad=True)]
+    y_seq, mem = core(x_seq, *leaves)
     expected = torch.autograd.grad(y_seq.sum() + mem.sum(), leaves)
     torch.testing.assert_close(ours, expected)
 
 
-def test_firing_is_strictly_above_threshold():
-    assert VSN(0.5, 1.0)(torch.ones(1, 1))[0].item() == 0
-    assert VSN(0.5, 1.0, spike_grad=ATan())(torch.ones(1, 1))[0].item() == 0
+def test_firing_is_strictly_above_threshold(cls):
+    assert cls(0.5, 1.0)(torch.ones(1, 1))[0].item() == 0
+    assert cls(0.5, 1.0, spike_grad=ATan())(torch.ones(1, 1))[0].item() == 0
 
 
-def test_inhibition_lets_only_the_highest_potential_emit():
+def test_bursts_are_strictly_above_the_burst_threshold():
+    lifb = LIFB(0.5, 0.5, burst_threshold=1.0, burst_intensity=3.0)
+    assert lifb(torch.ones(1, 1))[0].item() == 1
+    assert lifb(torch.full((1, 1), 1.25))[0].item() == 3
+
+
+def inhibited(cls):
     with pytest.warns(UserWarning, match="Inhibition"):
-        vsn = VSN(0.9, 0.0, inhibition=True)
+        return cls(0.9, 0.05, inhibition=True)
+
+
+def test_inhibition_lets_only_the_highest_potential_emit(cls):
+    neuron = inhibited(cls)
     x = torch.tensor([[0.2, 0.9, 0.4], [0.7, 0.1, 0.3]])
-    assert torch.equal(vsn(x)[0], torch.tensor([[0, 0.9, 0], [0.7, 0, 0]]))
+    winners = torch.tensor([[0, 1, 0], [1, 0, 0]])
+    assert torch.equal(neuron(x)[0], EMITS[cls](x, x, 0.05) * winners)
     image = torch.rand(2, 3, 4, 4) + 0.1
-    assert ((vsn(image)[0] != 0).sum(1) == 1).all()
+    assert ((neuron(image)[0] != 0).sum(1) == 1).all()
 
 
-def test_inhibition_keeps_the_dtype_of_the_input():
-    with pytest.warns(UserWarning, match="Inhibition"):
-        vsn = VSN(0.9, 0.0, inhibition=True)
-    assert vsn(torch.rand(2, 3, dtype=torch.bfloat16))[0].dtype == torch.bfloat16
+def test_inhibition_keeps_the_dtype_of_the_input(cls):
+    assert inhibited(cls)(torch.rand(2, 3, dtype=torch.bfloat16))[0].dtype == torch.bfloat16
 
 
-def test_state_quant_shapes_potential_and_gate():
+def test_state_quant_shapes_potential_and_events(cls):
     levels = quant.state_quant(num_bits=2, threshold=1.0)
-    vsn = VSN(0.9, 0.5, state_quant=levels)
+    neuron = cls(0.9, 0.5, state_quant=levels)
     x = torch.rand(5, 6) * 2
-    y, mem = vsn(x)
+    y, mem = neuron(x)
     assert torch.equal(mem, levels(x))
-    assert torch.equal(y, x * (levels(x) > 0.5))
+    assert torch.equal(y, EMITS[cls](x, levels(x), 0.5))
 
 
-def test_a_learned_graded_spike_factor_scales_and_learns():
-    vsn = VSN(0.9, 0.1, graded_spikes_factor=2.0, learn_graded_spikes_factor=True)
+def test_a_learned_graded_spike_factor_scales_and_learns(cls):
+    neuron = cls(0.9, 0.1, graded_spikes_factor=2.0, learn_graded_spikes_factor=True)
     x = torch.rand(3, 4) + 0.2
-    y, _ = vsn(x)
-    assert torch.equal(y, 2 * x)
+    plain = EMITS[cls](x, x, 0.1)
+    y, _ = neuron(x)
+    assert torch.equal(y, 2 * plain)
     y.sum().backward()
-    torch.testing.assert_close(vsn.graded_spikes_factor.grad, x.sum())
+    torch.testing.assert_close(neuron.graded_spikes_factor.grad, plain.sum())
 
 
-def test_beta_is_clamped_in_the_forward_pass_as_natively():
-    vsn = VSN(0.9, learn_beta=True)
+def test_beta_is_clamped_in_the_forward_pass_as_natively(cls):
+    neuron = cls(0.9, learn_beta=True)
     with torch.no_grad():
-        vsn.beta.fill_(1.7)
-    mem = vsn(torch.zeros(1, 1), torch.tensor([[0.5]]))[1]
+        neuron.beta.fill_(1.7)
+    mem = neuron(torch.zeros(1, 1), torch.tensor([[0.5]]))[1]
     assert mem.item() == 0.5
 
 
 @pytest.mark.parametrize("per", ["neuron", "channel"])
-def test_parameters_per_neuron_and_per_channel(per):
+def test_parameters_per_neuron_and_per_channel(cls, per):
     size = (3, 5, 5) if per == "neuron" else (3, 1, 1)
-    beta, threshold = torch.rand(size), torch.rand(size)
-    vsn = VSN(beta, threshold, learn_beta=True, learn_threshold=True)
+    beta, threshold = torch.rand(size), torch.randint(0, 8, size) / 8
+    own, core = CORE[cls]
+    if cls is LIFB:
+        own = {**own, "burst_threshold": threshold + 0.5}
+    neuron = cls(beta, threshold, learn_beta=True, learn_threshold=True, **own)
     x_seq = torch.randn(4, 2, 3, 5, 5)
-    y_seq, _ = vsn.multi_step(x_seq)
-    expected, _ = F.vsn(x_seq, decay=beta, threshold=threshold, strict=True)
-    assert torch.equal(y_seq, expected)
+    y_seq, _ = neuron.multi_step(x_seq)
+    assert torch.equal(y_seq, core(x_seq, beta, threshold)[0])
     y_seq.sum().backward()
-    assert vsn.beta.grad.shape == vsn.threshold.grad.shape == size
+    assert neuron.beta.grad.shape == neuron.threshold.grad.shape == size
 
 
 # --- surrogates ------------------------------------------------------------------------------------
@@ -165,19 +341,24 @@ def test_parameters_per_neuron_and_per_channel(per):
 @pytest.mark.parametrize(
     ("given", "stored"),
     [
-        (None, ATan()),
         (surrogate.atan(3.0), ATan(3.0)),
         (surrogate.fast_sigmoid(10), FastSigmoid(10.0)),
         (surrogate.sigmoid(5), Sigmoid(5.0)),
         (FastSigmoid(7.0), FastSigmoid(7.0)),
+        (MPR(0.5), MPR(0.5)),
     ],
 )
-def test_known_surrogates_become_their_picklable_equal(given, stored):
-    assert VSN(0.5, spike_grad=given).spike_grad == stored.with_strict(True)
+def test_known_surrogates_become_their_picklable_equal(cls, given, stored):
+    assert cls(0.5, spike_grad=given).spike_grad == stored.with_strict(True)
+
+
+def test_left_out_the_surrogate_is_snntorchs_or_the_methods():
+    assert VSN(0.5).spike_grad == LIFB(0.5).spike_grad == ATan(strict=True)
+    assert SoftResetMPR().spike_grad == StraightThrough(strict=True)
 
 
 @pytest.mark.parametrize("closure", [surrogate.atan(3.0), surrogate.fast_sigmoid(10), surrogate.sigmoid(5)])
-def test_a_recognised_surrogate_has_the_gradient_of_its_closure(closure):
+def test_a_recognised_surrogate_has_the_gradient_of_its_closure(cls, closure):
     x_seq = torch.randn(6, 4)
     grads = []
     for spike_grad in (closure, lambda u: closure(u)):  # the second is not recognised
@@ -188,68 +369,112 @@ def test_a_recognised_surrogate_has_the_gradient_of_its_closure(closure):
     torch.testing.assert_close(grads[0][1], grads[1][1])
 
 
-def test_a_closure_assigned_later_is_used():
-    vsn = VSN(0.8, 0.3, learn_threshold=True)
-    vsn.spike_grad = surrogate.fast_sigmoid(2)
-    (ours,) = torch.autograd.grad(vsn(torch.ones(1, 2))[0].sum(), vsn.threshold)
-    torch.testing.assert_close(ours, torch.tensor(-2 / (1 + 2 * 0.7) ** 2))
+def g(u):
+    """The slope of ``fast_sigmoid(2)``."""
+    return 1 / (1 + 2 * u) ** 2
 
 
-def test_surrogate_disable_stops_the_gradient_through_the_gate():
-    vsn = VSN(0.8, 0.3, surrogate_disable=True, learn_threshold=True)
+@pytest.mark.parametrize(
+    ("cls", "own", "slope"),
+    [
+        (VSN, {}, g(0.7)),
+        (LIFB, {"burst_intensity": 3.0}, g(0.7) + 2 * g(0.4)),
+        (SoftResetMPR, {"mpr": False, "detach_reset": True}, g(0.7)),
+    ],
+)
+def test_a_closure_assigned_later_is_used(cls, own, slope):
+    neuron = cls(0.8, 0.3, learn_threshold=True, **own)
+    neuron.spike_grad = surrogate.fast_sigmoid(2)
+    (ours,) = torch.autograd.grad(neuron(torch.ones(1, 2))[0].sum(), neuron.threshold)
+    torch.testing.assert_close(ours, torch.tensor(-2 * slope))
+
+
+def test_surrogate_disable_stops_the_gradient_through_the_events(cls):
+    neuron = cls(0.8, 0.3, surrogate_disable=True, learn_threshold=True)
     x = torch.rand(2, 3, requires_grad=True)
-    y, _ = vsn(x)
-    y.sum().backward()
-    assert torch.equal(x.grad, (x > 0.3).float())
-    assert vsn.threshold.grad is None or not vsn.threshold.grad.any()
+    y, _ = neuron(x)
+    (y.sum() + 0 * x.sum()).backward()
+    assert torch.equal(x.grad, (x > 0.3).float() if cls is VSN else torch.zeros_like(x))
+    assert neuron.threshold.grad is None or not neuron.threshold.grad.any()
 
 
-def test_fire_and_mem_reset_agree_with_the_gate():
-    vsn = VSN(0.5, 0.4)
+def test_fire_and_mem_reset_agree_with_the_events(cls):
+    neuron = cls(0.5, 0.4)
     mem = torch.tensor([[0.3, 0.4, 0.5]])
-    assert vsn.fire(mem).tolist() == [[0, 0, 1]]
-    assert vsn.mem_reset(mem).tolist() == [[0, 0, 1]]
+    assert neuron.fire(mem).tolist() == [[0, 0, 1]]
+    assert neuron.mem_reset(mem).tolist() == [[0, 0, 1]]
+
+
+@pytest.mark.parametrize("own", [{}, {"reset_mechanism": "zero"}, {"detach_reset": True}, {"amplitude": 0.5}])
+@pytest.mark.parametrize("reset_delay", [True, False])
+def test_the_mpr_surrogate_trains_as_the_rectifier_does(own, reset_delay):
+    x_seq = torch.randn(8, 4, 5, dtype=torch.float64)
+    x_seq[0, 0, :3] = torch.tensor([0.0, 0.25, 0.5])
+    outcomes = []
+    for arm in ({}, {"mpr": False, "spike_grad": MPR()}):
+        settings = {"learn_beta": True, "learn_threshold": True, "reset_delay": reset_delay}
+        neuron = SoftResetMPR(0.75, 0.25, **settings, **own, **arm).double()
+        outcomes.append(outcome(neuron, x_seq, [neuron.beta, neuron.threshold]))
+    torch.testing.assert_close(*outcomes)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: snn.Leaky(0.9, 0.5, spike_grad=MPR(strict=True)),
+        lambda: LIFB(0.9, 0.5, spike_grad=MPR(), burst_threshold=9.0),
+        lambda: SoftResetMPR(0.9, mpr=False, spike_grad=MPR()),
+    ],
+)
+def test_the_mpr_surrogate_is_the_gradient_of_the_rectifier_on_any_neuron(make):
+    x = torch.arange(-20, 53) / 32  # the ends of the rectifier included
+    grads = []
+    for neuron in (SoftResetMPR(), make()):
+        leaf = x.clone().requires_grad_()
+        spk, _ = neuron(leaf, torch.zeros_like(x))
+        grads.append((spk.detach(), torch.autograd.grad(spk.sum(), leaf)[0]))
+    torch.testing.assert_close(*grads)
 
 
 # --- state -----------------------------------------------------------------------------------------
 
 
-def mixed():
+def mixed(cls):
     return nn.Sequential(
         nn.Linear(4, 6),
-        VSN(0.9, 0.1, init_hidden=True, learn_beta=True),
+        cls(0.9, 0.1, init_hidden=True, learn_beta=True),
         nn.Linear(6, 3),
         snn.Leaky(0.9, init_hidden=True, output=True),
     )
 
 
-def test_sequential_with_hidden_state_returns_what_the_last_native_layer_returns():
-    spk, mem = mixed()(torch.randn(2, 4))
+def test_sequential_with_hidden_state_returns_what_the_last_native_layer_returns(cls):
+    spk, mem = mixed(cls)(torch.randn(2, 4))
     assert spk.shape == mem.shape == (2, 3)
 
 
 @pytest.mark.parametrize(("output", "returned"), [(False, 1), (True, 2)])
-def test_return_counts(output, returned):
-    vsn = VSN(0.9, init_hidden=True, output=output)
-    for out in (vsn(torch.rand(2, 3)), vsn.multi_step(torch.rand(4, 2, 3))):
+def test_return_counts(cls, output, returned):
+    neuron = cls(0.9, init_hidden=True, output=output)
+    for out in (neuron(torch.rand(2, 3)), neuron.multi_step(torch.rand(4, 2, 3))):
         assert (len(out) if isinstance(out, tuple) else 1) == returned
-    net = nn.Sequential(nn.Linear(3, 3), VSN(0.9, init_hidden=True, output=True))
+    net = nn.Sequential(nn.Linear(3, 3), cls(0.9, init_hidden=True, output=True))
     assert utils._final_layer_check(net) == 2
 
 
-def test_mem_with_init_hidden_is_a_type_error_and_changes_nothing():
-    vsn = VSN(0.9, init_hidden=True)
-    vsn(torch.rand(2, 3))
-    before = vsn.mem.clone()
-    for call in (vsn, lambda x, mem: vsn.multi_step(x[None], mem)):
+def test_mem_with_init_hidden_is_a_type_error_and_changes_nothing(cls):
+    neuron = cls(0.9, init_hidden=True)
+    neuron(torch.rand(2, 3))
+    before = neuron.mem.clone()
+    for call in (neuron, lambda x, mem: neuron.multi_step(x[None], mem)):
         with pytest.raises(TypeError, match="`mem` should not be passed .* `init_hidden=True`"):
             call(torch.rand(2, 3), torch.rand(2, 3))
-    assert torch.equal(vsn.mem, before)
+    assert torch.equal(neuron.mem, before)
 
 
-def test_utils_reset_clears_and_detaches_nested_neurons_too():
+def test_utils_reset_clears_and_detaches_nested_neurons_too(cls):
     net = nn.Sequential(
-        nn.Sequential(nn.Linear(4, 4), VSN(0.9, init_hidden=True)), snn.Leaky(0.9, init_hidden=True)
+        nn.Sequential(nn.Linear(4, 4), cls(0.9, init_hidden=True)), snn.Leaky(0.9, init_hidden=True)
     )
     net(torch.rand(2, 4))
     assert net[0][1].mem.requires_grad
@@ -258,9 +483,9 @@ def test_utils_reset_clears_and_detaches_nested_neurons_too():
     assert not net[0][1].mem.requires_grad
 
 
-def test_reset_reaches_any_depth_and_no_other_network():
-    nested = nn.Sequential(nn.Sequential(nn.Linear(4, 4), VSN(0.9, init_hidden=True)))
-    other = nn.Sequential(nn.Linear(4, 4), VSN(0.9, init_hidden=True))
+def test_reset_reaches_any_depth_and_no_other_network(cls):
+    nested = nn.Sequential(nn.Sequential(nn.Linear(4, 4), cls(0.9, init_hidden=True)))
+    other = nn.Sequential(nn.Linear(4, 4), cls(0.9, init_hidden=True))
     nested(torch.rand(2, 4)), other(torch.rand(2, 4))
     kept = other[1].mem
     ext.reset(nested)
@@ -269,26 +494,26 @@ def test_reset_reaches_any_depth_and_no_other_network():
     assert other[1].mem is kept
 
 
-def test_class_wide_detach_and_reset():
-    vsn = VSN(0.9, init_hidden=True, learn_beta=True)
-    vsn(torch.rand(2, 3)), vsn(torch.rand(2, 3))
-    value = vsn.mem.detach().clone()
+def test_class_wide_detach_and_reset(cls):
+    neuron = cls(0.9, init_hidden=True, learn_beta=True)
+    neuron(torch.rand(2, 3)), neuron(torch.rand(2, 3))
+    value = neuron.mem.detach().clone()
     snn.Leaky.detach_hidden()
-    assert not vsn.mem.requires_grad
-    assert torch.equal(vsn.mem, value)
+    assert not neuron.mem.requires_grad
+    assert torch.equal(neuron.mem, value)
     snn.Leaky.reset_hidden()
-    assert not vsn.mem.any()
+    assert not neuron.mem.any()
 
 
-def test_a_new_batch_size_starts_anew_as_natively():
-    vsn = VSN(0.9, 9.0, init_hidden=True)
-    vsn(torch.ones(4, 3))
-    vsn(torch.ones(2, 3))
-    assert torch.equal(vsn.mem, torch.ones(2, 3))
+def test_a_new_batch_size_starts_anew_as_natively(cls):
+    neuron = cls(0.9, 9.0, init_hidden=True)
+    neuron(torch.ones(4, 3))
+    neuron(torch.ones(2, 3))
+    assert torch.equal(neuron.mem, torch.ones(2, 3))
 
 
-def test_a_copy_is_reset_by_snntorch_too():
-    net = nn.Sequential(nn.Linear(3, 3), VSN(0.9, 9.0, init_hidden=True))
+def test_a_copy_is_reset_by_snntorch_too(cls):
+    net = nn.Sequential(nn.Linear(3, 3), cls(0.9, 9.0, init_hidden=True))
     copies = [copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
     for twin in copies:
         twin(torch.ones(2, 3))
@@ -296,8 +521,8 @@ def test_a_copy_is_reset_by_snntorch_too():
         assert not twin[1].mem.any()
 
 
-def test_copies_are_freed_with_their_network():
-    net = nn.Sequential(nn.Linear(3, 3), VSN(0.9, init_hidden=True))
+def test_copies_are_freed_with_their_network(cls):
+    net = nn.Sequential(nn.Linear(3, 3), cls(0.9, init_hidden=True))
     snapshots = [copy.deepcopy(net) for _ in range(3)]
     assert len(snn.SpikingNeuron.instances) == 4
     del snapshots
@@ -306,26 +531,26 @@ def test_copies_are_freed_with_their_network():
     utils.reset(net)
 
 
-def test_training_goes_on_from_a_state_left_by_inference_mode():
-    vsn = VSN(0.9, 0.1, init_hidden=True, learn_beta=True)
+def test_training_goes_on_from_a_state_left_by_inference_mode(cls):
+    neuron = cls(0.9, 0.1, init_hidden=True, learn_beta=True)
     with torch.inference_mode():
-        vsn(torch.rand(2, 3))
-    vsn(torch.rand(2, 3)).sum().backward()
-    assert vsn.beta.grad.isfinite()
+        neuron(torch.rand(2, 3))
+    neuron(torch.rand(2, 3)).sum().backward()
+    assert neuron.beta.grad.isfinite()
 
 
 # --- training --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loop", ["BPTT", "TBPTT"])
-def test_truncated_backpropagation_through_time_trains(loop):
+def test_truncated_backpropagation_through_time_trains(cls, loop):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         from snntorch import backprop
     net = nn.Sequential(
         nn.Flatten(),
         nn.Linear(8, 10),
-        VSN(0.9, 0.1, init_hidden=True, learn_beta=True),
+        cls(0.9, 0.1, init_hidden=True, learn_beta=True),
         nn.Linear(10, 2),
         snn.Leaky(0.9, init_hidden=True, output=True),
     )
@@ -348,11 +573,11 @@ def test_truncated_backpropagation_through_time_trains(loop):
     assert not torch.equal(net.state_dict()["2.beta"], before["2.beta"])
 
 
-def test_membrane_loss_on_recorded_potentials_trains_what_comes_before():
-    layer, vsn = nn.Linear(4, 3), VSN(0.9, 0.2)
-    mems, mem = [], vsn.reset_mem()
+def test_membrane_loss_on_recorded_potentials_trains_what_comes_before(cls):
+    layer, neuron = nn.Linear(4, 3), cls(0.9, 0.2)
+    mems, mem = [], neuron.reset_mem()
     for x in torch.rand(5, 2, 4):
-        _, mem = vsn(layer(x), mem)
+        _, mem = neuron(layer(x), mem)
         mems.append(mem)
     SF.ce_max_membrane_loss()(torch.stack(mems), torch.tensor([0, 2])).backward()
     assert layer.weight.grad.abs().sum() > 0
@@ -361,30 +586,43 @@ def test_membrane_loss_on_recorded_potentials_trains_what_comes_before():
 # --- persistence, devices, dtypes, compilation -------------------------------------------------------
 
 
-def test_state_dict_round_trip_has_native_keys_and_no_state():
-    vsn = VSN(torch.rand(5), torch.rand(5), learn_beta=True, learn_threshold=True)
-    vsn(torch.rand(2, 5))
+OWN_KEYS = {
+    VSN: {"activation.weight"},
+    LIFB: {"burst.raw_gap", "burst.raw_intensity"},
+    SoftResetMPR: {"amplitude"},
+}
+
+
+def test_state_dict_round_trip_has_native_keys_and_its_own_but_no_state(cls):
+    def make():
+        return cls(torch.rand(5), torch.rand(5), learn_beta=True, learn_threshold=True, **RICH[cls]())
+
+    neuron, twin = make(), make()
+    with torch.no_grad():
+        for tensor in neuron.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.mul_(0.9)
+    neuron(torch.rand(2, 5))
     native = snn.Leaky(
         torch.rand(5), torch.rand(5), learn_beta=True, learn_threshold=True, reset_mechanism="zero"
     )
-    assert set(vsn.state_dict()) == set(native.state_dict())
-    twin = VSN(torch.rand(5), torch.rand(5), learn_beta=True, learn_threshold=True)
-    twin.load_state_dict(vsn.state_dict())
+    assert set(neuron.state_dict()) == set(native.state_dict()) | OWN_KEYS[cls]
+    twin.load_state_dict(neuron.state_dict())
     x_seq = torch.randn(4, 2, 5)
-    assert torch.equal(twin.multi_step(x_seq)[0], vsn.multi_step(x_seq, torch.zeros(0))[0])
+    assert torch.equal(twin.multi_step(x_seq)[0], neuron.multi_step(x_seq, torch.zeros(0))[0])
 
 
 @pytest.mark.parametrize("spike_grad", [None, surrogate.fast_sigmoid(), FastSigmoid()])
-def test_copies_and_pickles_with_a_live_graph(spike_grad):
-    vsn = VSN(0.9, 0.1, spike_grad=spike_grad, init_hidden=True, learn_beta=True, activation=nn.PReLU())
-    vsn(torch.rand(2, 3))
-    assert vsn.mem.requires_grad
-    for twin in (copy.deepcopy(vsn), pickle.loads(pickle.dumps(vsn))):
-        assert torch.equal(twin.mem, vsn.mem)
+def test_copies_and_pickles_with_a_live_graph(cls, spike_grad):
+    neuron = cls(0.9, 0.1, spike_grad=spike_grad, init_hidden=True, learn_beta=True, **RICH[cls]())
+    neuron(torch.rand(2, 3))
+    assert neuron.mem.requires_grad
+    for twin in (copy.deepcopy(neuron), pickle.loads(pickle.dumps(neuron))):
+        assert torch.equal(twin.mem, neuron.mem)
         x = torch.rand(2, 3)
-        state = vsn.mem.detach()
-        assert torch.equal(twin(x), vsn(x))
-        vsn.mem = state
+        state = neuron.mem.detach()
+        assert torch.equal(twin(x), neuron(x))
+        neuron.mem = state
 
 
 def test_activation_modules_are_trained_with_the_neuron():
@@ -394,22 +632,24 @@ def test_activation_modules_are_trained_with_the_neuron():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_moves_to_another_dtype(dtype):
-    vsn = VSN(torch.rand(3), 0.2, learn_beta=True).to(dtype)
-    y, mem = vsn(torch.rand(2, 3, dtype=dtype))
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+def test_moves_to_another_dtype(cls, dtype, rich):
+    own = RICH[cls]() if rich else {}
+    neuron = cls(torch.rand(3), 0.2, learn_beta=True, **own).to(dtype)
+    y, mem = neuron(torch.rand(2, 3, dtype=dtype))
     assert y.dtype == dtype
     assert mem.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    vsn(torch.rand(2, 3, dtype=dtype), mem)
+    neuron(torch.rand(2, 3, dtype=dtype), mem)
 
 
-def test_moves_to_another_device():
-    vsn = VSN(torch.rand(3), 0.2, learn_beta=True).to("meta")
-    assert {t.device.type for t in (*vsn.parameters(), *vsn.buffers())} == {"meta"}
-    assert vsn(torch.rand(2, 3, device="meta"))[0].device.type == "meta"
+def test_moves_to_another_device(cls):
+    neuron = cls(torch.rand(3), 0.2, learn_beta=True, **RICH[cls]()).to("meta")
+    assert {t.device.type for t in (*neuron.parameters(), *neuron.buffers())} == {"meta"}
+    assert neuron(torch.rand(2, 3, device="meta"))[0].device.type == "meta"
 
 
-def test_autocast_trains():
-    net = nn.Sequential(nn.Linear(4, 6), VSN(0.9, 0.1, init_hidden=True), nn.Linear(6, 2))
+def test_autocast_trains(cls):
+    net = nn.Sequential(nn.Linear(4, 6), cls(0.9, 0.1, init_hidden=True), nn.Linear(6, 2))
     with torch.autocast("cpu", torch.bfloat16):
         loss = sum(net(torch.rand(3, 4)).float().square().sum() for _ in range(3))
     loss.backward()
@@ -417,8 +657,9 @@ def test_autocast_trains():
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
-def test_compiles_to_one_graph_and_agrees(compile_backend):
-    net = mixed()
+@every_compiled
+def test_compiles_to_one_graph_and_agrees(cls, compile_backend):
+    net = mixed(cls)
     compiled = torch.compile(net, fullgraph=True, backend=compile_backend)
     x_seq = torch.randn(4, 2, 4)
     outcomes = []
@@ -434,43 +675,49 @@ def test_compiles_to_one_graph_and_agrees(compile_backend):
 @pytest.mark.skipif(
     torch.__version__.startswith("2.6."), reason="torch 2.6 cannot trace snnTorch's triangular surrogate"
 )
-def test_an_unrecognised_closure_compiles_to_one_graph_too():
-    vsn = VSN(0.9, 0.1, spike_grad=surrogate.triangular(), learn_threshold=True)
+def test_an_unrecognised_closure_compiles_to_one_graph_too(cls):
+    neuron = cls(0.9, 0.1, spike_grad=surrogate.triangular(), learn_threshold=True)
     x = torch.rand(2, 5)
-    compiled = torch.compile(vsn, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(neuron, fullgraph=True, backend="aot_eager")
     grads = [
-        torch.autograd.grad(run(x, torch.zeros(2, 5))[0].sum(), vsn.threshold)[0] for run in (compiled, vsn)
+        torch.autograd.grad(run(x, torch.zeros(2, 5))[0].sum(), neuron.threshold)[0]
+        for run in (compiled, neuron)
     ]
     torch.testing.assert_close(*grads)
 
 
-def test_multi_step_compiles_to_one_graph(compile_backend):
-    vsn = VSN(torch.rand(5), 0.2, learn_beta=True)
+@every_compiled
+def test_multi_step_compiles_to_one_graph(cls, compile_backend):
+    neuron = cls(torch.rand(5), 0.2, learn_beta=True, **RICH[cls]())
     x_seq = torch.randn(4, 2, 5)
-    compiled = torch.compile(vsn.multi_step, fullgraph=True, backend=compile_backend)
-    torch.testing.assert_close(compiled(x_seq, torch.zeros(2, 5)), vsn.multi_step(x_seq, torch.zeros(2, 5)))
+    compiled = torch.compile(neuron.multi_step, fullgraph=True, backend=compile_backend)
+    torch.testing.assert_close(
+        compiled(x_seq, torch.zeros(2, 5)), neuron.multi_step(x_seq, torch.zeros(2, 5))
+    )
 
 
 # --- exchange --------------------------------------------------------------------------------------
 
 
-def test_nir_export_refuses_and_never_writes_a_lif():
+NOT_IN_NIR = {VSN: "graded spikes", LIFB: "two thresholds on one potential", SoftResetMPR: "a soft reset"}
+
+
+def test_nir_export_refuses_and_never_writes_a_lif(cls):
     pytest.importorskip("nirtorch")
     from snntorch.export_nir import export_to_nir
 
-    net = nn.Sequential(nn.Linear(4, 3), VSN(0.9, init_hidden=True))
-    with pytest.raises(
-        NotImplementedError, match="VSN cannot be exported to NIR: NIR has no node for graded"
-    ):
+    net = nn.Sequential(nn.Linear(4, 3), cls(0.9, init_hidden=True))
+    message = f"{cls.__name__} cannot be exported to NIR: NIR has no node for {NOT_IN_NIR[cls]}"
+    with pytest.raises(NotImplementedError, match=message):
         export_to_nir(net, torch.rand(1, 4), ignore_dims=[0])
-    nested = nn.Sequential(nn.Linear(4, 3), nn.Sequential(VSN(0.9, init_hidden=True)))
-    with pytest.raises(NotImplementedError, match="graded"):
+    nested = nn.Sequential(nn.Linear(4, 3), nn.Sequential(cls(0.9, init_hidden=True)))
+    with pytest.raises(NotImplementedError, match=NOT_IN_NIR[cls]):
         export_to_nir(nested, torch.rand(1, 4), ignore_dims=[0])
 
 
-def test_symbolic_tracing_is_refused_with_a_clear_line():
-    net = nn.Sequential(nn.Linear(4, 3), VSN(0.9, init_hidden=True))
-    with pytest.raises(NotImplementedError, match=r"VSN cannot be exported to NIR.*torch\.fx"):
+def test_symbolic_tracing_is_refused_with_a_clear_line(cls):
+    net = nn.Sequential(nn.Linear(4, 3), cls(0.9, init_hidden=True))
+    with pytest.raises(NotImplementedError, match=rf"{cls.__name__} cannot be exported to NIR.*torch\.fx"):
         torch.fx.symbolic_trace(net)
 
 
@@ -483,34 +730,159 @@ def test_nir_export_of_native_networks_still_works():
     assert any(isinstance(node, nir.LIF) for node in graph.nodes.values())
 
 
+# --- what is learned stays in range --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(), (3, 1, 1), (3, 5, 5)], ids=["layer", "channel", "neuron"])
+@pytest.mark.parametrize("far", [-1e3, -100.0, 100.0, 1e3])
+def test_no_optimiser_step_breaks_the_order_of_the_thresholds_or_weakens_a_burst(size, far):
+    lifb = LIFB(
+        0.9,
+        torch.rand(size),
+        learn_threshold=True,
+        burst_threshold=torch.rand(size) + 1.5,
+        burst_intensity=torch.rand(size) + 1.5,
+        learn_burst_threshold=True,
+        learn_burst_intensity=True,
+    )
+    optimiser = torch.optim.SGD(lifb.parameters(), 1.0)
+    for parameter in lifb.burst.parameters():
+        assert parameter.shape == size
+        parameter.grad = torch.full(size, -far)
+    optimiser.step()
+    assert (lifb.burst_threshold > lifb.threshold).all()
+    assert (lifb.burst_intensity >= 1).all()
+    y_seq, mem = lifb.multi_step(torch.randn(4, 2, 3, 5, 5) * 3)
+    grads = torch.autograd.grad(y_seq.sum() + mem.sum(), lifb.parameters())
+    assert all(t.isfinite().all() for t in (y_seq, mem, *grads))
+
+
+def test_a_burst_threshold_follows_a_learned_threshold():
+    lifb = LIFB(0.9, 1.0, learn_threshold=True, burst_threshold=1.5)
+    with torch.no_grad():
+        lifb.threshold.add_(4)
+    assert lifb.burst_threshold.item() == 5.5
+    lifb(torch.tensor([[5.25, 5.75]]))[0].sum().backward()
+    assert lifb.threshold.grad < 0
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_bursts_start_where_they_were_asked_to(learned):
+    thresholds, intensities = torch.tensor([1.25, 1.5, 3.0]), torch.tensor([1.5, 2.0, 4.0])
+    lifb = LIFB(
+        0.9,
+        burst_threshold=thresholds,
+        burst_intensity=intensities,
+        learn_burst_threshold=learned,
+        learn_burst_intensity=learned,
+    )
+    torch.testing.assert_close(lifb.burst_threshold.detach(), thresholds)
+    torch.testing.assert_close(lifb.burst_intensity.detach(), intensities)
+
+
+def test_left_out_the_burst_threshold_is_twice_the_threshold():
+    assert LIFB(0.9, 0.75).burst_threshold.item() == 1.5
+
+
+def test_training_moves_what_is_learned_about_bursts():
+    lifb = LIFB(0.9, 0.5, learn_burst_threshold=True, learn_burst_intensity=True)
+    before = lifb.burst_threshold.item(), lifb.burst_intensity.item()
+    optimiser = torch.optim.Adam(lifb.parameters(), 0.1)
+    lifb.multi_step(torch.rand(8, 4, 3))[0].sum().backward()
+    optimiser.step()
+    assert lifb.burst_threshold.item() > before[0]
+    assert lifb.burst_intensity.item() < before[1]
+
+
+def test_the_gradient_to_the_burst_intensity_is_the_number_of_bursts():
+    lifb = LIFB(0.9, 0.5, burst_threshold=1.0, burst_intensity=3.0)
+    lifb.burst.fixed_intensity.requires_grad_()
+    y_seq, _ = lifb.multi_step(torch.randn(20, 4, 3) * 2)
+    (grad,) = torch.autograd.grad(y_seq.sum(), lifb.burst.fixed_intensity)
+    assert grad == (y_seq == 3).sum() > 0
+
+
 # --- bad input -------------------------------------------------------------------------------------
 
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"beta": 1.2}, ValueError, r"beta=1\.2 is outside \[0, 1\]"),
-        ({"beta": torch.tensor([0.5, -0.1])}, ValueError, r"beta=-0\.1 is outside"),
-        ({"beta": float("nan")}, ValueError, "beta is NaN"),
-        ({"beta": "0.9"}, TypeError, "beta must be a number or a torch.Tensor, got str"),
-        ({"beta": torch.ones(2, dtype=torch.int64)}, TypeError, "beta must be floating point"),
-        ({"threshold": float("nan")}, ValueError, "threshold is NaN"),
-        ({"threshold": torch.tensor([1.0, float("nan")])}, ValueError, "threshold contains NaN"),
+NAN = float("nan")
+BAD = [
+    ({"beta": 1.2}, ValueError, r"beta=1\.2 is outside \[0, 1\]"),
+    ({"beta": torch.tensor([0.5, -0.1])}, ValueError, r"beta=-0\.1 is outside"),
+    ({"beta": NAN}, ValueError, "beta is NaN"),
+    ({"beta": "0.9"}, TypeError, "beta must be a number or a torch.Tensor, got str"),
+    ({"beta": torch.ones(2, dtype=torch.int64)}, TypeError, "beta must be floating point"),
+    ({"threshold": NAN}, ValueError, "threshold is NaN"),
+    ({"threshold": torch.tensor([1.0, NAN])}, ValueError, "threshold contains NaN"),
+    ({"threshold": "1"}, TypeError, "threshold must be a number or a torch.Tensor, got str"),
+    ({"reset_mechanism": "sub"}, ValueError, "reset_mechanism='sub'"),
+    ({"spike_grad": 3}, TypeError, "spike_grad must be callable, got int"),
+    ({"spike_grad": surrogate.ATan}, TypeError, "spike_grad must be an instance, got the class ATan"),
+    ({"state_quant": 4}, TypeError, "state_quant must be callable, got int"),
+    ({"beta": torch.empty(0)}, ValueError, "beta is empty"),
+    ({"beta": [0.5]}, TypeError, r"beta must be a number .* got list; convert it with torch\.as_tensor"),
+    ({"inhibition": True, "reset_delay": False}, ValueError, "inhibition=True needs reset_delay=True"),
+    ({"graded_spikes_factor": NAN}, ValueError, "graded_spikes_factor is NaN"),
+]
+BAD_OWN = {
+    VSN: [
         ({"reset_mechanism": "subtract"}, ValueError, "reset_mechanism='subtract': a VSN resets to zero"),
         ({"reset_mechanism": "none"}, ValueError, "reset_mechanism='none'"),
         ({"activation": torch.cos}, ValueError, r"act\(0\)"),
         ({"activation": "elu"}, ValueError, "activation='elu' is not known"),
-        ({"spike_grad": 3}, TypeError, "spike_grad must be callable, got int"),
-        ({"spike_grad": surrogate.ATan}, TypeError, "spike_grad must be an instance, got the class ATan"),
-        ({"state_quant": 4}, TypeError, "state_quant must be callable, got int"),
-        ({"beta": torch.empty(0)}, ValueError, "beta is empty"),
-        ({"beta": [0.5]}, TypeError, r"beta must be a number .* got list; convert it with torch\.as_tensor"),
-        ({"inhibition": True, "reset_delay": False}, ValueError, "inhibition=True needs reset_delay=True"),
     ],
+    LIFB: [
+        ({"reset_mechanism": None}, ValueError, "reset_mechanism=None: use one of 'subtract', 'zero'"),
+        ({"burst_threshold": 1.0}, ValueError, "burst_threshold=1 must be above threshold=1; raise it"),
+        ({"threshold": -1.0}, ValueError, "burst_threshold=-2 must be above threshold=-1"),
+        (
+            {"threshold": torch.tensor([1.0, 2.0]), "burst_threshold": torch.tensor([1.5, 1.75])},
+            ValueError,
+            r"burst_threshold=1\.75 must be above threshold=2",
+        ),
+        (
+            {"threshold": torch.ones(3), "burst_threshold": torch.ones(2) * 2},
+            ValueError,
+            r"burst_threshold of shape \(2,\) and threshold of shape \(3,\) do not broadcast",
+        ),
+        ({"burst_threshold": NAN}, ValueError, "burst_threshold is NaN"),
+        ({"burst_threshold": "2"}, TypeError, "burst_threshold must be a number or a torch.Tensor, got str"),
+        ({"burst_intensity": 0.5}, ValueError, r"burst_intensity=0\.5 is outside \[1, inf\]; a burst is"),
+        ({"burst_intensity": torch.tensor([2.0, 0.9])}, ValueError, r"burst_intensity=0\.9 is outside"),
+        ({"burst_intensity": float("inf")}, ValueError, "burst_intensity=inf"),
+        ({"burst_intensity": NAN}, ValueError, "burst_intensity is NaN"),
+        (
+            {"burst_intensity": 1.0, "learn_burst_intensity": True},
+            ValueError,
+            "burst_intensity=1 must be above 1",
+        ),
+        (
+            {"burst_threshold": 1.0005, "learn_burst_threshold": True},
+            ValueError,
+            r"burst_threshold=1\.0005 must be above threshold \+ 0\.000976562",
+        ),
+    ],
+    SoftResetMPR: [
+        (
+            {"reset_mechanism": "none"},
+            ValueError,
+            "reset_mechanism='none': a SoftResetMPR resets by 'subtract'",
+        ),
+        ({"amplitude": 0.0}, ValueError, "amplitude=0 must be positive.*; a spike carries something"),
+        ({"amplitude": torch.tensor([1.0, -2.0])}, ValueError, "amplitude=-2 must be positive"),
+        ({"amplitude": float("inf")}, ValueError, "amplitude=inf"),
+        ({"amplitude": NAN}, ValueError, "amplitude is NaN"),
+        ({"amplitude": "1"}, TypeError, "amplitude must be a number or a torch.Tensor, got str"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "error", "message"),
+    [(cls, *bad) for cls in NEURONS for bad in (*BAD, *BAD_OWN[cls])],
 )
-def test_a_bad_argument_is_named_and_registers_nothing(arguments, error, message):
+def test_a_bad_argument_is_named_and_registers_nothing(cls, arguments, error, message):
     with pytest.raises(error, match=message):
-        VSN(**{"beta": 0.9, **arguments})
+        cls(**{"beta": 0.9, **arguments})
     assert snn.SpikingNeuron.instances == []
 
 
@@ -524,35 +896,55 @@ def test_a_bad_argument_is_named_and_registers_nothing(arguments, error, message
         (3.0, TypeError, r"x_seq must be a torch\.Tensor, got float"),
     ],
 )
-def test_bad_input_leaves_the_state_alone(x, error, message):
-    vsn = VSN(torch.rand(3), init_hidden=True)
-    vsn(torch.rand(2, 3))
-    before = vsn.mem
+def test_bad_input_leaves_the_state_alone(cls, x, error, message):
+    neuron = cls(torch.rand(3), init_hidden=True)
+    neuron(torch.rand(2, 3))
+    before = neuron.mem
     with pytest.raises(error, match=message):
-        vsn.multi_step(x)
-    assert vsn.mem is before
+        neuron.multi_step(x)
+    assert neuron.mem is before
 
 
-def test_a_bad_graded_spikes_factor_leaves_the_state_alone():
-    vsn = VSN(0.9, graded_spikes_factor=torch.rand(3), init_hidden=True)
-    vsn(torch.rand(2, 3))
-    before = vsn.mem
-    with pytest.raises(ValueError, match=r"graded_spikes_factor has shape \(3,\), which does not broadcast"):
-        vsn(torch.rand(2, 5))
-    assert vsn.mem is before
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        *((cls, "graded_spikes_factor") for cls in NEURONS),
+        (LIFB, "burst_threshold"),
+        (LIFB, "burst_intensity"),
+        (SoftResetMPR, "amplitude"),
+    ],
+)
+def test_a_parameter_that_does_not_fit_the_input_is_named_and_leaves_the_state_alone(cls, name):
+    neuron = cls(0.9, **{name: torch.rand(3) + 1.5}, init_hidden=True)
+    neuron(torch.rand(2, 3))
+    before = neuron.mem
+    with pytest.raises(ValueError, match=rf"{name} has shape \(3,\), which does not broadcast"):
+        neuron(torch.rand(2, 5))
+    assert neuron.mem is before
 
 
-def test_bad_states_and_shapes_are_named():
+def test_bad_states_and_shapes_are_named(cls):
     with pytest.raises(TypeError, match=r"mem must be a torch\.Tensor, got float"):
-        VSN(0.9)(torch.rand(2, 3), 0.0)
-    with pytest.warns(UserWarning, match="Inhibition"):
-        vsn = VSN(0.9, inhibition=True)
+        cls(0.9)(torch.rand(2, 3), 0.0)
     with pytest.raises(ValueError, match="needs a batch and a neuron dimension for inhibition"):
-        vsn(torch.rand(3))
+        inhibited(cls)(torch.rand(3))
 
 
-def test_the_reset_mechanism_cannot_be_changed_afterwards():
-    vsn = VSN(0.9)
-    assert vsn.reset_mechanism == "zero"
-    with pytest.raises(ValueError, match="reset_mechanism='subtract'"):
-        vsn.reset_mechanism = "subtract"
+@pytest.mark.parametrize(
+    ("cls", "given", "refused"),
+    [(VSN, "zero", "subtract"), (LIFB, "subtract", "sub"), (SoftResetMPR, "subtract", "none")],
+)
+def test_the_reset_mechanism_cannot_be_changed_to_one_that_is_not_the_neurons(cls, given, refused):
+    neuron = cls(0.9)
+    assert neuron.reset_mechanism == given
+    with pytest.raises(ValueError, match=f"reset_mechanism='{refused}'"):
+        neuron.reset_mechanism = refused
+    assert neuron.reset_mechanism == given
+
+
+@pytest.mark.parametrize("cls", [LIFB, SoftResetMPR])
+def test_the_reset_mechanism_can_be_changed_to_another_of_the_neurons(cls):
+    x_seq = torch.randn(9, 4) * 2
+    changed = cls(0.9)
+    changed.reset_mechanism = "zero"
+    torch.testing.assert_close(changed.multi_step(x_seq), cls(0.9, reset_mechanism="zero").multi_step(x_seq))

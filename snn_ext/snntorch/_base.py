@@ -1,0 +1,196 @@
+"""What snnTorch's faces of all neurons share: arguments, state, steps, copies."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import snntorch as snn
+import torch
+from torch import Tensor
+
+from .. import checks, functional
+from ..neurons.leaky import Leaky
+from ..observe import Observer
+from ..surrogate import ATan, Surrogate
+from ._compat import as_surrogate
+
+RESETS = {"subtract": "late", "zero": "hard", "none": "none"}
+"""snnTorch's reset mechanisms, in the words of `snn_ext.neurons.leaky`."""
+
+_NAMES = {"v0": "mem", "decay": "beta", "surrogate": "spike_grad"}
+
+
+class Neuron(snn.Leaky):
+    """Base of the neurons: ``snn.Leaky`` in all but its dynamics, which a neuron gives by `_equations`."""
+
+    mem: Tensor
+
+    default_surrogate: ClassVar[Surrogate] = ATan(strict=True)
+    reset_mechanisms: ClassVar[tuple[str, ...]] = ("subtract", "zero", "none")
+    why_not: ClassVar[str] = "use one of 'subtract', 'zero' or 'none'"
+    """What to say about any other reset mechanism."""
+    not_in_nir: ClassVar[str]
+    """What NIR has no node for, which is why snnTorch's own exporter must not write the neuron."""
+    nir_remedy: ClassVar[str] = "export it with snn_ext.snntorch.export_to_nir"
+
+    _observer: Observer | None = None
+
+    def __init__(
+        self,
+        beta: float | Tensor,
+        threshold: float | Tensor,
+        spike_grad: Callable[[Tensor], Tensor] | None,
+        surrogate_disable: bool,
+        init_hidden: bool,
+        inhibition: bool,
+        learn_beta: bool,
+        learn_threshold: bool,
+        reset_mechanism: str,
+        state_quant: Any,
+        output: bool,
+        graded_spikes_factor: float | Tensor,
+        learn_graded_spikes_factor: bool,
+        reset_delay: bool,
+    ) -> None:
+        beta = checks.in_range("beta", beta, 0, 1, "it is the fraction of the potential kept per step")
+        threshold = checks.number_or_tensor("threshold", threshold)
+        graded_spikes_factor = checks.number_or_tensor("graded_spikes_factor", graded_spikes_factor)
+        self._check_reset_mechanism(reset_mechanism)
+        if state_quant and not callable(state_quant):
+            raise TypeError(
+                f"state_quant must be callable, got {type(state_quant).__name__}; use e.g. "
+                "snntorch.functional.quant.state_quant(num_bits=4)"
+            )
+        if inhibition and not reset_delay:
+            raise ValueError(
+                "inhibition=True needs reset_delay=True: with an immediate reset only the winner would be "
+                f"reset, which a {type(self).__name__} does not define"
+            )
+        super().__init__(
+            beta,
+            threshold,
+            self.default_surrogate if spike_grad is None else as_surrogate(spike_grad),
+            surrogate_disable,
+            init_hidden,
+            inhibition,
+            learn_beta,
+            learn_threshold,
+            reset_mechanism,
+            state_quant,
+            output,
+            graded_spikes_factor,
+            learn_graded_spikes_factor,
+            reset_delay,
+        )
+
+    def _equations(self) -> Leaky:
+        """Return the neuron of `snn_ext.neurons` that runs."""
+        raise NotImplementedError
+
+    def _parameters_of_its_own(self) -> dict[str, float | Tensor]:
+        """Return what the equations take beside decay, gain and threshold."""
+        return {}
+
+    @property
+    def _detach_reset(self) -> bool:
+        return self.reset_delay
+
+    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Run one step; see the class for what goes in and out."""
+        checks.concrete_tensor(self, "input_", input_)
+        y_seq, mem = self._run("input_", input_.unsqueeze(0), mem)
+        return self._returned(y_seq.squeeze(0), mem)
+
+    def multi_step(self, x_seq: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Run all steps of `x_seq`, shape (T, batch, ...), in one fused call.
+
+        Equal to calling the neuron T times.  Returns ``(y_seq, mem)`` with `mem` after the last step, or
+        ``y_seq`` alone with ``init_hidden=True, output=False``; takes `mem` as `forward` does.  Forward
+        hooks belong to `forward` and are not called.
+        """
+        checks.concrete_tensor(self, "x_seq", x_seq)
+        return self._returned(*self._run("x_seq", x_seq, mem))
+
+    def _run(self, name: str, x_seq: Tensor, mem: Tensor | None) -> tuple[Tensor, Tensor]:
+        if mem is not None:
+            if self.init_hidden:
+                raise TypeError("`mem` should not be passed as an argument while `init_hidden=True`")
+            checks.concrete_tensor(self, "mem", mem)
+        if self.inhibition and x_seq.dim() < 3:
+            raise ValueError(
+                f"{name} needs a batch and a neuron dimension for inhibition, got one step of shape "
+                f"{tuple(x_seq.shape[1:])}"
+            )
+        state = self.mem if mem is None else mem
+        y_seq, new, *mem_seq = functional.run(
+            self._equations(),
+            x_seq,
+            state if state.shape == x_seq.shape[1:] else None,
+            {
+                "decay": self.beta.clamp(0, 1),
+                "gain": 1.0,
+                "threshold": self.threshold,
+                **self._parameters_of_its_own(),
+            },
+            surrogate=as_surrogate(self.spike_grad),
+            detach_reset=self._detach_reset,
+            reset_delay=self.reset_delay,
+            state_quant=self.state_quant or None,
+            return_v_seq=self.inhibition,
+            names={**_NAMES, "x_seq": name},
+            observer=self._observer,
+        )
+        factor = functional.as_parameter("graded_spikes_factor", self.graded_spikes_factor, x_seq)
+        if self.inhibition:
+            y_seq = y_seq * _winners(mem_seq[0] - self.threshold).to(y_seq.dtype)
+        self.mem = new
+        return y_seq * factor.to(y_seq.dtype), new
+
+    def _returned(self, y: Tensor, mem: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return y if self.init_hidden and not self.output else (y, mem)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the graph behind: a copy or pickle taken during training carries the bare potential."""
+        state = self.__dict__.copy()
+        state.pop("_observer", None)
+        state["_buffers"] = {**self._buffers, "mem": self.mem.detach()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Register the copy with snnTorch, whose reset and detach utilities go through `instances`.
+
+        The list holds a copy weakly, so that snapshots of a network are freed with it.
+        """
+        super().__setstate__(state)
+        instances = snn.SpikingNeuron.instances
+
+        def forget(dead: Any) -> None:
+            instances[:] = [neuron for neuron in instances if neuron is not dead]
+
+        instances.append(weakref.proxy(self, forget))
+
+    @property
+    def reset_mechanism(self) -> str:
+        """How an event resets the potential."""
+        return self._reset_mechanism
+
+    @reset_mechanism.setter
+    def reset_mechanism(self, value: str) -> None:
+        self._check_reset_mechanism(value)
+        self.reset_mechanism_val = torch.as_tensor(snn.SpikingNeuron.reset_dict[value])
+        self._reset_mechanism = value
+
+    def _check_reset_mechanism(self, value: str) -> None:
+        if value not in self.reset_mechanisms:
+            raise ValueError(f"reset_mechanism={value!r}: {self.why_not}")
+
+    def extra_repr(self) -> str:
+        return f"reset_mechanism={self.reset_mechanism!r}, spike_grad={self.spike_grad!r}"
+
+
+def _winners(distance_seq: Tensor) -> Tensor:
+    """Return ones where the distance to threshold is the largest of dimension 1 of each step."""
+    winner = distance_seq.argmax(dim=2, keepdim=True)
+    return torch.zeros_like(distance_seq).scatter_(2, winner, 1.0)

@@ -1,0 +1,119 @@
+"""What SpikingJelly's faces of all neurons share: ``tau``, ``decay_input``, thresholds, the simulation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .. import checks, functional
+from ..neurons.leaky import Leaky
+from ..observe import Observer
+from ..surrogate import Surrogate
+from ._compat import Node, as_surrogate, default_surrogate
+
+_NAMES = {
+    "v0": "v",
+    "decay": "tau",
+    "gain": "tau",
+    "threshold": "v_threshold",
+    "surrogate": "surrogate_function",
+}
+
+
+class LeakyNode(Node):
+    """Base of the neurons: ``LIFNode`` in all but its dynamics, which a neuron gives by `_equations`."""
+
+    default_surrogate: ClassVar[Surrogate | None] = None
+    """What stands in for a surrogate left out; ``None``: SpikingJelly's own default."""
+
+    _observer: Observer | None = None
+
+    def __init__(
+        self,
+        tau: float | Tensor,
+        decay_input: bool,
+        v_threshold: float | Tensor,
+        v_reset: float | None,
+        surrogate_function: Callable[[Tensor], Tensor] | None,
+        detach_reset: bool,
+        step_mode: str,
+        store_v_seq: bool,
+        learn_tau: bool,
+        learn_threshold: bool,
+        native: dict[str, Any],
+    ) -> None:
+        tau = checks.in_range("tau", tau, 1, math.inf, "it is a time constant in steps; 1 keeps no memory")
+        if learn_tau:
+            checks.in_range(
+                "tau", tau, 1 + 1e-6, 1e6, "with learn_tau=True it starts strictly above 1, finite"
+            )
+        if decay_input and checks.any_infinite(tau):
+            raise ValueError(
+                "tau=inf with decay_input=True would divide the input by infinity; set decay_input=False"
+            )
+        v_threshold = checks.number_or_tensor("v_threshold", v_threshold)
+        functional.check_v_reset("v_reset", v_reset)
+        if surrogate_function is None:
+            surrogate_function = self.default_surrogate or default_surrogate()
+        checks.spike_function("surrogate_function", surrogate_function)
+        super().__init__(
+            v_reset=v_reset,
+            surrogate_function=surrogate_function,
+            detach_reset=detach_reset,
+            step_mode=step_mode,
+            store_v_seq=store_v_seq,
+            **native,
+        )
+        self.decay_input = decay_input
+        self._hold("v_threshold", v_threshold, learn_threshold)
+        if learn_tau:
+            self._hold("w", -torch.log(torch.as_tensor(tau) - 1), True)
+        else:
+            self._hold("tau", tau, False)
+
+    def _equations(self) -> Leaky:
+        """Return the neuron of `snn_ext.neurons` that runs."""
+        raise NotImplementedError
+
+    def _parameters_of_its_own(self) -> dict[str, float | Tensor]:
+        """Return what the equations take beside decay, gain and threshold."""
+        return {}
+
+    @property
+    def _reset_mode(self) -> str:
+        return "soft" if self.v_reset is None else "hard"
+
+    @property
+    def _rate(self) -> float | Tensor:
+        """One over the time constant."""
+        w = getattr(self, "w", None)
+        return 1 / self.tau if w is None else w.sigmoid()
+
+    def _simulate(self, x_seq: Tensor, v: Tensor, return_v_seq: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        rate = self._rate
+        y_seq, v, *v_seq = functional.run(
+            self._equations(),
+            x_seq,
+            v,
+            {
+                "decay": 1 - rate,
+                "gain": rate if self.decay_input else 1.0,
+                "threshold": self.v_threshold,
+                **self._parameters_of_its_own(),
+            },
+            surrogate=as_surrogate(self.surrogate_function),
+            detach_reset=self.detach_reset,
+            return_v_seq=return_v_seq,
+            names=_NAMES,
+            observer=self._observer,
+        )
+        return y_seq, v, v_seq[0] if return_v_seq else None
+
+    def extra_repr(self) -> str:
+        with torch.no_grad():
+            tau = self.tau if getattr(self, "w", None) is None else 1 / self.w.sigmoid()
+        return f"{super().extra_repr()}, tau={checks.brief(tau)}, decay_input={self.decay_input}"
