@@ -56,7 +56,7 @@ def faces() -> dict[str, str]:
 
 def info() -> int:
     """Print what is installed, which faces can be used, and what runs each operator."""
-    from .ops import dispatch
+    from .ops import dispatch, operators
 
     print(f"{'Python':<14}{platform.python_version()}")
     for package in ("snn-ext", "torch", "numpy", "snntorch", "spikingjelly", "nir", "nirtorch", "cupy"):
@@ -72,7 +72,9 @@ def info() -> int:
         return 1
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     for device in devices:
-        print(f"snn_ext::vsn on {device:<5} runs: {dispatch.implementation(device)}")
+        for neuron in operators.NEURONS:
+            implementation = dispatch.implementation(device)
+            print(f"snn_ext::{neuron.name} on {device:<5} runs: {implementation}")
     print(f"(force one with the environment variable {dispatch.VARIABLE}={'|'.join(dispatch.AVAILABLE)})")
     return 0
 

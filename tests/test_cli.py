@@ -72,17 +72,60 @@ def test_demo_trains_every_arm_and_draws(tmp_path, capsys):
 
     picture = tmp_path / "demo.png"
     outcomes = demo.run(HAVE, seeds=2, quick=True, output=str(picture))
-    assert set(outcomes) == {
-        (t, f, a) for t in ("digits", "diabetes") for f in HAVE for a in ("VSN", "LIF", "ReLU")
-    }
-    for framework in HAVE:
-        for outcome in outcomes["digits", framework, "VSN"]:
-            assert outcome.score > 60
-            assert 0.05 < outcome.activity < 0.95
-    assert picture.stat().st_size > 20_000
+    arms = ("VSN", "LIFB", "SoftReset", "LIF", "ReLU")
+    tasks = ("digits", "saccades", "diabetes")
+    assert set(outcomes) == {(t, f, a) for t in tasks for f in HAVE for a in arms}
+    for (task, _, arm), results in outcomes.items():
+        assert len(results) == 2
+        assert all(0.05 < r.activity < 0.95 for r in results)
+        assert all(r.score > 60 for r in results if task != "diabetes")
+        assert all((0.02 < r.observed < 0.98) == (arm in ("LIFB", "SoftReset")) for r in results)
+    assert picture.stat().st_size > 100_000
     out = capsys.readouterr().out
-    assert "VSN minus LIF over 2 paired seeds" in out
+    assert "difference to LIF + LIF over 2 paired seeds" in out
+    assert out.count("/2)") == len(HAVE) * len(tasks) * (len(arms) - 1)
     assert "--quick trains for 2 epochs" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_the_demo_s_settings_come_from_its_tuning_grid():
+    pytest.importorskip("sklearn")
+    from snn_ext.demo import networks, tasks
+
+    for task in tasks.TASKS:
+        assert set(task.settings) == set(networks.ARMS)
+        for arm, setting in task.settings.items():
+            assert setting.rate in task.rates
+            assert setting.threshold in (task.thresholds if arm != "ReLU" else (0.0,))
+
+
+@pytest.mark.parametrize("framework", HAVE)
+def test_tuning_scores_the_whole_grid(framework, monkeypatch):
+    pytest.importorskip("sklearn")
+    import dataclasses
+
+    from snn_ext.demo import tasks, tuning
+
+    monkeypatch.setattr(tuning, "frameworks", lambda task: (framework,))
+    monkeypatch.setattr(tuning, "SEEDS", (1000,))
+    small = dataclasses.replace(tasks.DIABETES, epochs=1, folds=1)
+    scores = tuning.tune(small, "LIFB")
+    assert set(scores) == {(rate, threshold) for rate in small.rates for threshold in small.thresholds}
+    assert len(set(scores.values())) > 1
+    assert len(tuning.tune(small, "ReLU")) == len(small.rates)
+
+
+@pytest.mark.skipif(not HAVE, reason="no framework is installed")
+def test_saccades_of_the_demo_are_the_same_digits_as_events():
+    pytest.importorskip("sklearn")
+    from snn_ext.demo import tasks
+
+    still, moving = (next(tasks.splits(task, 3)) for task in (tasks.DIGITS, tasks.SACCADES))
+    assert still.y_test.equal(moving.y_test)
+    assert still.x.shape == (4, 1437, 64)
+    assert moving.x.shape == (6, 1437, 200)
+    assert still.x[0].equal(still.x[3])
+    assert set(moving.x.unique().tolist()) == {0.0, 1.0}
 
 
 @pytest.mark.skipif(len(HAVE) < 2, reason="needs both frameworks")

@@ -1,4 +1,4 @@
-"""``snn-ext demo``: small networks of native layers, native LIF neurons and VSN, on real data."""
+"""``snn-ext demo``: small networks of native layers, native LIF neurons and ours, on real data."""
 
 from .run import run
 

@@ -1,4 +1,4 @@
-"""The demo's course: train every arm in every framework, print the table, draw the picture."""
+"""The demo's course: train every arm in every framework, print the tables, draw the picture."""
 
 from __future__ import annotations
 
@@ -9,34 +9,44 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .networks import ARMS, Network
 from .picture import draw
-from .tasks import DIABETES, DIGITS, Outcome, Task, train
+from .tasks import SACCADES, TASKS, Outcome, Task, train
 
 TITLES = {"snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
-ROWS = {"VSN": "VSN + LIF", "LIF": "LIF + LIF", "ReLU": "ReLU, no spikes"}
+ROWS = {
+    "VSN": "VSN + LIF",
+    "LIFB": "LIFB + LIFB",
+    "SoftReset": "2 SoftReset",
+    "LIF": "LIF + LIF",
+    "ReLU": "ReLU",
+}
+OBSERVED = {"LIFB": "bursts {:.2f}", "SoftReset": "error {:.2f}"}
+LEGEND = """
+LIF is the framework's own neuron, SoftReset is SoftResetMPR, ReLU does not
+spike (and sees the mean of the saccades).  Activity: fraction of neurons and
+steps that emit; bursts: that burst; error: (potential - spike)^2, in spikes.
+± is the standard deviation over seeds.
+"""
+Outcomes = dict[tuple[str, str, str], list[Outcome]]
 
 
-def run(
-    frameworks: list[str], *, seeds: int, quick: bool, output: str
-) -> dict[tuple[str, str, str], list[Outcome]]:
+def run(frameworks: list[str], *, seeds: int, quick: bool, output: str) -> Outcomes:
     """Run the demo; return the outcomes of all seeds by (task, framework, arm)."""
     console = Console()
     torch.set_num_threads(1)  # the layers are small: more threads would only wait for one another
     titles = {name: f"{TITLES[name]} {importlib.metadata.version(name)}" for name in frameworks}
-    tasks = [DIGITS, DIABETES]
-    if quick:
-        tasks = [dataclasses.replace(task, epochs=2, folds=1) for task in tasks]
+    tasks = [dataclasses.replace(task, epochs=2, folds=1) for task in TASKS] if quick else TASKS
     console.print(
         f"snn-ext demo: {', '.join(titles.values())}, torch {torch.__version__}, "
         f"1 thread, {seeds} seed{'s' if seeds > 1 else ''}"
     )
-    outcomes: dict[tuple[str, str, str], list[Outcome]] = defaultdict(list)
-    pictured: dict[str, Network] = {}
+    outcomes: Outcomes = defaultdict(list)
     with Progress(
         TextColumn("{task.description:<42}"),
         BarColumn(),
@@ -51,77 +61,87 @@ def run(
                 for framework in frameworks:
                     for arm in ARMS:
                         progress.update(bar, description=f"{task.name}, {TITLES[framework]}, {ROWS[arm]}")
-                        outcome = train(
-                            task,
-                            framework,
-                            arm,
-                            seed,
-                            epochs=task.epochs,
-                            folds=task.folds,
-                            tick=lambda: progress.advance(bar),
-                        )
+                        outcome = train(task, framework, arm, seed, tick=lambda: progress.advance(bar))
                         outcomes[task.name, framework, arm].append(outcome)
-                        if seed == 0 and task is tasks[0] and arm == "VSN":
-                            pictured[framework] = outcome.network
-    console.print("LIF is the framework's own neuron; ± is the standard deviation over seeds.")
+    console.print(LEGEND)
     for task in tasks:
-        console.print(_table(task, frameworks, outcomes))
-    for framework in frameworks if seeds > 1 else ():
-        console.print(_paired(titles[framework], outcomes, framework))
+        console.print(_scores(task, frameworks, outcomes))
+    if seeds > 1:
+        console.print(_differences(frameworks, outcomes, seeds))
     if quick:
         console.print(
-            "--quick trains for 2 epochs: the scores above mean nothing; run without it to see them."
+            "--quick trains for 2 epochs: the scores above mean nothing;\nrun without it to see them."
         )
     path = Path(output).resolve()
-    draw(pictured, titles, seed=0, path=path)
+    draw(_pictured(outcomes, frameworks[0]), titles[frameworks[0]], seed=0, path=path)
     console.print(f"picture: {path}", soft_wrap=True)
     console.print("next: snn-ext demo --seeds 5 (paired comparison), or snn-ext info", highlight=False)
     return outcomes
 
 
-def _table(
-    task: Task,
-    frameworks: list[str],
-    outcomes: dict[tuple[str, str, str], list[Outcome]],
-) -> Table:
+def _scores(task: Task, frameworks: list[str], outcomes: Outcomes) -> Table:
     s = "" if task.steps == 1 else "s"
-    how = "5-fold cross-validation" if task.folds == 5 else "one split of 80 to 20"
+    how = f"{task.folds}-fold cross-validation" if task.folds > 1 else "one split of 80 to 20"
     table = Table(
-        title=f"{task.name}: {task.steps} step{s}, {task.epochs} epochs, {how} a seed", title_justify="left"
+        title=f"{task.name}: {task.steps} step{s}, {task.epochs} epochs, {how} a seed",
+        title_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
     )
-    for column, justify in (
-        ("framework", "left"),
-        ("network", "left"),
-        (task.score, "right"),
-        ("activity", "right"),
-        ("s/epoch", "right"),
-    ):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    digits = 1 if task.outputs > 1 else 3
+    table.add_column("framework")
+    table.add_column("network")
+    for column in (task.score, "activity", "observed", "s/epoch"):
+        table.add_column(column, justify="right")
     for framework in frameworks:
         for arm in ARMS:
             results = outcomes[task.name, framework, arm]
             table.add_row(
                 TITLES[framework],
                 ROWS[arm],
-                _spread([r.score for r in results], digits),
-                "-" if arm == "ReLU" else _spread([r.activity for r in results], 2),
-                _spread([r.seconds for r in results], 3),
+                _spread([r.score for r in results], _digits(task)),
+                "" if arm == "ReLU" else f"{np.mean([r.activity for r in results]):.2f}",
+                OBSERVED.get(arm, "").format(np.mean([r.observed for r in results])),
+                f"{np.mean([r.seconds for r in results]):.3f}",
             )
         table.add_section()
     return table
 
 
-def _spread(values: list[float], digits: int) -> str:
-    mean = f"{np.mean(values):.{digits}f}"
+def _differences(frameworks: list[str], outcomes: Outcomes, seeds: int) -> Table:
+    table = Table(
+        title=f"difference to LIF + LIF over {seeds} paired seeds (how often ahead)",
+        title_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+    )
+    table.add_column("task")
+    table.add_column("network")
+    for framework in frameworks:
+        table.add_column(TITLES[framework], justify="right")
+    for task in TASKS:
+        for arm in ARMS:
+            if arm != "LIF":
+                cells = [_paired(task, outcomes, framework, arm) for framework in frameworks]
+                table.add_row(task.name, ROWS[arm], *cells)
+        table.add_section()
+    return table
+
+
+def _paired(task: Task, outcomes: Outcomes, framework: str, arm: str) -> str:
+    pairs = zip(outcomes[task.name, framework, arm], outcomes[task.name, framework, "LIF"], strict=True)
+    differences = [ours.score - lif.score for ours, lif in pairs]
+    ahead = sum(difference > 0 for difference in differences)
+    return f"{_spread(differences, _digits(task), '+')} ({ahead}/{len(differences)})"
+
+
+def _digits(task: Task) -> int:
+    return 1 if task.outputs > 1 else 3
+
+
+def _spread(values: list[float], digits: int, sign: str = "") -> str:
+    mean = f"{np.mean(values):{sign}.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
-def _paired(title: str, outcomes: dict[tuple[str, str, str], list[Outcome]], framework: str) -> str:
-    vsn, lif = (outcomes["diabetes", framework, arm] for arm in ("VSN", "LIF"))
-    differences = np.array([a.score - b.score for a, b in zip(vsn, lif, strict=True)])
-    ahead = f"VSN ahead in {(differences > 0).sum()} of {len(differences)}"
-    return (
-        f"{title}, diabetes, VSN minus LIF over {len(differences)} paired seeds: "
-        f"R2 {differences.mean():+.3f} ± {differences.std(ddof=1):.3f}; {ahead}"
-    )
+def _pictured(outcomes: Outcomes, framework: str) -> dict[str, Network]:
+    return {arm: outcomes[SACCADES.name, framework, arm][0].network for arm in ("VSN", "LIFB", "SoftReset")}
