@@ -6,5 +6,5 @@
 
 from . import functional, surrogate
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "functional", "surrogate"]

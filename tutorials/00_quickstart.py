@@ -199,4 +199,38 @@ emitted.remove_hooks()
 potential.remove_hooks()
 
 # %% [markdown]
-# Next: [01_vsn_regression](01_vsn_regression.ipynb), what graded spikes are good for.
+# ## The other neurons
+#
+# `LIFB` bursts, and `SoftResetMPR` carries its rounding error on; in SpikingJelly `LIFBNode` and `SoftResetMPRNode`. They
+# take the same arguments and go where `VSN` went. `observe` says what they do in a network, and `decouple` replaces a
+# LIFB by a pair of native LIF neurons, whose spikes are binary.
+
+# %%
+from snn_ext.spikingjelly import LIFBNode, SoftResetMPRNode, decouple, observe
+
+torch.manual_seed(0)
+bursting = nn.Sequential(
+    sj_layer.Linear(64, 96),
+    LIFBNode(tau=3.0, decay_input=False, v_threshold=0.5, learn_burst_intensity=True),
+    sj_layer.Linear(96, 48),
+    SoftResetMPRNode(),
+    sj_layer.Linear(48, 10),
+)
+functional.set_step_mode(bursting, "m")
+train(bursting, lambda x: run_spikingjelly(x, bursting))
+
+with observe(bursting) as seen, torch.no_grad():
+    answers = run_spikingjelly(x_test, bursting)
+for name, averages in seen.items():
+    print(f"layer {name}:", {what: round(value, 3) for what, value in averages.items()})
+
+functional.reset_net(bursting)
+pairs = decouple(bursting)
+with torch.no_grad():
+    same = (run_spikingjelly(x_test, pairs).argmax(1) == answers.argmax(1)).float().mean()
+print(f"the decoupled network gives the same answer for {same:.1%} of the test images\n")
+print(pairs)
+
+# %% [markdown]
+# Next: [01_vsn_regression](01_vsn_regression.ipynb), what graded spikes are good for; [02_lifb_bursts](02_lifb_bursts.ipynb);
+# [03_soft_reset_mpr](03_soft_reset_mpr.ipynb).

@@ -332,4 +332,4 @@ plt.show()
 # Limits: two small tasks, one architecture, one framework's LIF (with learned decay and threshold, reset to zero);
 # tuning over a 4 x 4 grid with two seeds. The paper's own data sets and tables are not reproduced.
 #
-# Next: `snn-ext demo --seeds 5` compares the same three arms in both frameworks.
+# Next: `snn-ext demo --seeds 5` compares it with the other neurons, on more tasks and in both frameworks.
