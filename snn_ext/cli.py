@@ -56,7 +56,7 @@ def faces() -> dict[str, str]:
 
 def info() -> int:
     """Print what is installed, which faces can be used, and what runs each operator."""
-    from .ops import dispatch, operators
+    from .ops import dispatch, native, operators
 
     print(f"{'Python':<14}{platform.python_version()}")
     for package in ("snn-ext", "torch", "numpy", "snntorch", "spikingjelly", "nir", "nirtorch", "cupy"):
@@ -75,7 +75,9 @@ def info() -> int:
         for neuron in operators.NEURONS:
             implementation = dispatch.implementation(device)
             print(f"snn_ext::{neuron.name} on {device:<5} runs: {implementation}")
-    print(f"(force one with the environment variable {dispatch.VARIABLE}={'|'.join(dispatch.AVAILABLE)})")
+    if why_not := native.why_not:
+        print(f"no native implementation: {why_not}")
+    print(f"(force one with the environment variable {dispatch.VARIABLE}={'|'.join(dispatch.available())})")
     return 0
 
 

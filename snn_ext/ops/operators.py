@@ -18,7 +18,7 @@ from ..neurons.lifb import LIFB
 from ..neurons.soft_reset_mpr import SoftResetMPR
 from ..neurons.vsn import VSN
 from ..surrogate import Surrogate, from_name
-from . import dispatch, reference
+from . import dispatch
 
 NEURONS: tuple[type[Leaky], ...] = (VSN, LIFB, SoftResetMPR)
 
@@ -58,7 +58,7 @@ def run(
 
 
 def declare(neuron: type[Leaky]) -> None:
-    """Register the operators of `neuron`: declaration, reference implementation and autograd."""
+    """Register the operators of `neuron`: declaration, dispatch to an implementation, and autograd."""
     name, count = f"snn_ext::{neuron.name}", len(neuron.parameters)
     tensors = ", ".join(f"Tensor {tensor}" for tensor in ("x_seq", "v0", *neuron.parameters))
     own = "".join(f"{type(getattr(neuron, option)).__name__} {option}, " for option in neuron.options)
@@ -94,16 +94,16 @@ def declare(neuron: type[Leaky]) -> None:
     @torch.library.impl(name, "CompositeExplicitAutograd")
     def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         equations, x_seq, v0, p, surrogate, when = unpack(arguments[:-1])
-        dispatch.implementation(x_seq.device)
-        return reference.forward(equations, x_seq, v0, p, surrogate, **when, return_v_seq=arguments[-1])
+        run_by = dispatch.choose(x_seq.device)
+        return run_by.forward(equations, x_seq, v0, p, surrogate, **when, return_v_seq=arguments[-1])
 
     @torch.library.impl(f"{name}_backward", "CompositeExplicitAutograd")
     def backward(
         grad_y_seq: Tensor, grad_v: Tensor, grad_v_seq: Tensor, *arguments: Any
     ) -> tuple[Tensor, ...]:
         equations, x_seq, v0, p, surrogate, when = unpack(arguments[:-1])
-        dispatch.implementation(x_seq.device)
-        grad_x, grad_v0, grad_p = reference.backward(
+        run_by = dispatch.choose(x_seq.device)
+        grad_x, grad_v0, grad_p = run_by.backward(
             equations,
             grad_y_seq,
             grad_v,

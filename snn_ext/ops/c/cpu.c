@@ -1,0 +1,109 @@
+/* The CPU implementation: plain C, without torch, Python or threads of its own.
+ *
+ * snn_ext_forward_f32 and its three siblings compute neurons [begin, end) of a call (snn_ext/ops/calls.py fills
+ * it in); calls on disjoint ranges whose ends are multiples of `block` may run at the same time.  They return 0, or 1 if
+ * memory ran out, and then have changed nothing but their outputs. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+/* On Linux the loader picks the widest instructions that the machine has. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(SNN_EXT_PLAIN)
+#define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define CLONES __attribute__((noinline))
+#endif
+
+#if defined(__GNUC__)
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#else
+#define ALWAYS_INLINE static inline
+#endif
+#define INLINE ALWAYS_INLINE
+#define UNROLL _Pragma("GCC unroll 16")
+#define FUNCTION static __attribute__((noinline))
+
+/* Neuron n has the value values[(n / inner) % middle]; NULL if this neuron has no such parameter.  Its gradient:
+ * with middle == 1 a double for each block, else one value for each neuron. */
+typedef struct {
+    const void *values;
+    void *gradient;
+    int64_t middle, inner;
+} Parameter;
+
+typedef struct {
+    int64_t steps, count, block, segment; /* time steps, neurons, neurons a block, steps a segment */
+    int64_t neuron, reset, activation, surrogate, spiking, strict, detach_reset, reset_delay, constant_start, mpr,
+        parameter_grads;
+    double scale, v_reset;
+    const void *x, *v0;           /* [steps, count] and [count] */
+    void *y, *v, *v_seq;          /* forward; v_seq may be NULL */
+    const void *gy, *gv, *gv_seq; /* backward; the last two may be NULL */
+    void *gx, *gv0;
+    Parameter parameters[5]; /* decay, gain, threshold, and those of the neuron */
+} Call;
+
+#define REAL float
+#define BITS uint32_t
+#define NAME(f) f##_f32
+#define FABS fabsf
+#define ATAN atanf
+#define EXP exp_f32
+#define TANH tanh_f32
+#define CBRT cbrt_f32
+#define ERF erf_f32
+#define OWN_ERF
+#define ROUNDER 12582912.0f /* 1.5 * 2^23 */
+#define LN2_HIGH 0.693359375f
+#define LN2_LOW -2.12194440e-4f
+#define EXP_LIMIT 87
+#define EXP_TERMS 8
+#define EXP_SHIFT 23
+#define EXP_BIAS 127u
+#define CBRT_STEPS 2
+#include "lanes.h"
+#undef REAL
+#undef BITS
+#undef NAME
+#undef FABS
+#undef ATAN
+#undef EXP
+#undef TANH
+#undef CBRT
+#undef ERF
+#undef OWN_ERF
+#undef ROUNDER
+#undef LN2_HIGH
+#undef LN2_LOW
+#undef EXP_LIMIT
+#undef EXP_TERMS
+#undef EXP_SHIFT
+#undef EXP_BIAS
+#undef CBRT_STEPS
+
+#define REAL double
+#define BITS uint64_t
+#define NAME(f) f##_f64
+#define FABS fabs
+#define ATAN atan
+#define EXP exp_f64
+#define TANH tanh_f64
+#define CBRT cbrt_f64
+#define ERF erf_f64
+#define ROUNDER 6755399441055744.0 /* 1.5 * 2^52 */
+#define LN2_HIGH 0.693147180369123816490
+#define LN2_LOW 1.90821492927058770002e-10
+#define EXP_LIMIT 700
+#define EXP_TERMS 14
+#define EXP_SHIFT 52
+#define EXP_BIAS 1023u
+#define CBRT_STEPS 3
+#include "lanes.h"

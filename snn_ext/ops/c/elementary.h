@@ -1,0 +1,88 @@
+/* Elementary functions that a compiler can turn into vector instructions: no branches, no calls, no tables.
+ * Included for float and for double, like dynamics.h; BITS is the unsigned integer of the same size.
+ *
+ * Accurate to a few units in the last place.  NaN comes out as NaN. */
+
+INLINE REAL NAME(from_bits)(BITS bits) {
+    REAL x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+INLINE BITS NAME(to_bits)(REAL x) {
+    BITS bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* exp(x) - 1 = 2^n (e^r - 1) + (2^n - 1), x = n log 2 + r; `power` gets 2^n, `rest` e^r - 1.  For |x| below
+ * EXP_LIMIT. */
+INLINE void NAME(reduce)(REAL x, REAL *power, REAL *rest) {
+    const REAL magic = ROUNDER; /* adding it rounds to an integer, which is then in the low bits */
+    REAL shifted = x * (REAL)1.4426950408889634074 + magic, n = shifted - magic, r, p;
+    r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    p = 1;
+    UNROLL for (int k = EXP_TERMS; k > 1; k--) p = 1 + p * r * ((REAL)1 / k);
+    *rest = p * r;
+    *power = NAME(from_bits)((NAME(to_bits)(shifted) + EXP_BIAS) << EXP_SHIFT);
+}
+
+INLINE REAL NAME(exp)(REAL x) {
+    REAL power, rest;
+    x = x < -EXP_LIMIT ? -EXP_LIMIT : x;
+    x = x > EXP_LIMIT ? EXP_LIMIT : x;
+    NAME(reduce)(x, &power, &rest);
+    return power + power * rest;
+}
+
+INLINE REAL NAME(tanh)(REAL x) {
+    REAL size = FABS(x), power, rest, e;
+    size = size > 20 ? 20 : size;
+    NAME(reduce)(2 * size, &power, &rest);
+    e = power * rest + (power - 1);
+    e = e / (e + 2);
+    return x < 0 ? -e : e;
+}
+
+/* The cube root of a number from 0.5 to 2^50: a guess from its exponent, then Halley's iteration. */
+INLINE REAL NAME(cbrt)(REAL x) {
+    float narrow = (float)x, guess;
+    uint32_t bits;
+    REAL y;
+    memcpy(&bits, &narrow, sizeof bits);
+    bits = bits / 3 + 0x2a510000u;
+    memcpy(&guess, &bits, sizeof guess);
+    y = (REAL)guess;
+    UNROLL for (int k = 0; k < CBRT_STEPS; k++) {
+        REAL cube = y * y * y;
+        y = y * (cube + 2 * x) / (2 * cube + x);
+    }
+    return y;
+}
+
+/* The error function: in float by two polynomials fitted to it (errors below 1e-7), in double by the library. */
+INLINE REAL NAME(erf)(REAL x) {
+#ifdef OWN_ERF
+    REAL size = FABS(x), w = x * x, inner, outer;
+    size = size > 4 ? 4 : size;
+    inner = 7.882497112e-05f;
+    inner = inner * w - 8.018854993e-04f;
+    inner = inner * w + 5.189311943e-03f;
+    inner = inner * w - 2.685432880e-02f;
+    inner = inner * w + 1.128359746e-01f;
+    inner = inner * w - 3.761262690e-01f;
+    inner = (inner * w + 1.128379166f) * x;
+    outer = 1.330939038e-05f;
+    outer = outer * size - 3.175720345e-04f;
+    outer = outer * size + 3.436867597e-03f;
+    outer = outer * size - 2.262198592e-02f;
+    outer = outer * size + 1.033189800e-01f;
+    outer = outer * size + 6.390933195e-01f;
+    outer = outer * size + 1.125925949f;
+    outer = outer * size + 7.569686281e-04f;
+    outer = 1 - NAME(exp)(-outer);
+    return size < 1 ? inner : x < 0 ? -outer : outer;
+#else
+    return erf(x);
+#endif
+}

@@ -1,0 +1,278 @@
+/* The dynamics over a block of neurons ("lanes") and all time steps, on the CPU, in one precision.  Included
+ * by cpu.c for float and for double.
+ *
+ * Each loop over lanes does one thing to rows that stay in the cache, so that compilers vectorise it.  The
+ * backward pass recomputes: it carries the potentials through the whole sequence once, keeping one row for each
+ * segment of time, then goes back segment by segment, with the potentials of a segment in memory. */
+
+#include "elementary.h"
+#include "dynamics.h"
+
+#undef EACH
+#define EACH _Pragma("GCC ivdep") for (int64_t i = 0; i < lanes; i++)
+
+
+
+/* Rows of scratch memory, each `block` long. */
+typedef struct {
+    REAL *p[PARAMETERS], *g[PARAMETERS];
+    REAL *v, *fire, *burst, *distance, *steepness, *activation, *last, *none;
+    REAL *starts, *carried; /* a row for each segment; a row for each step of a segment */
+} NAME(Scratch);
+
+enum { NAME(ROWS) = 2 * PARAMETERS + 8 };
+
+static REAL *NAME(allocate)(const Call *c, int backward, NAME(Scratch) *s) {
+    int64_t segments = (c->steps + c->segment - 1) / c->segment;
+    int64_t rows = NAME(ROWS) + (backward ? segments + c->segment : 0);
+    REAL *memory = calloc((size_t)(rows * c->block), sizeof(REAL)), *next = memory;
+    if (!memory) return NULL;
+    for (int k = 0; k < PARAMETERS; k++, next += c->block) s->p[k] = next;
+    for (int k = 0; k < PARAMETERS; k++, next += c->block) s->g[k] = next;
+    REAL **rest[] = {&s->v, &s->fire, &s->burst, &s->distance, &s->steepness, &s->activation, &s->last,
+                     &s->none, &s->starts};
+    for (int k = 0; k < 9; k++, next += c->block) *rest[k] = next;
+    s->carried = s->starts + (backward ? segments * c->block : 0);
+    return memory;
+}
+
+/* Spread a parameter over the lanes from `first` on: neuron n has the value (n / inner) % middle. */
+static void NAME(spread)(REAL *row, const Parameter *p, int64_t first, int64_t lanes) {
+    const REAL *values = p->values;
+    if (!values) return;
+    int64_t index = first / p->inner % p->middle, left = p->inner - first % p->inner;
+    if (p->middle == 1) left = lanes;
+    for (int64_t i = 0; i < lanes; i++) {
+        row[i] = values[index];
+        if (--left == 0) {
+            left = p->inner;
+            if (++index == p->middle) index = 0;
+        }
+    }
+}
+
+#define AT(i) (NAME(Parameters)){s->p[0][i], s->p[1][i], s->p[2][i], s->p[3][i], s->p[4][i]}
+
+/* The activation of a VSN over what passed the gate, or its derivative. */
+CLONES static void NAME(activate)(const Call *c, REAL *restrict z, int64_t lanes) {
+    switch (c->activation) {
+    case RELU: EACH z[i] = NAME(activation)(RELU, z[i]); break;
+    case TANH_: EACH z[i] = NAME(activation)(TANH_, z[i]); break;
+    case GELU: EACH z[i] = NAME(activation)(GELU, z[i]); break;
+    }
+}
+
+CLONES static void NAME(activate_backward)(const Call *c, REAL *restrict z, int64_t lanes) {
+    switch (c->activation) {
+    case RELU: EACH z[i] = NAME(activation_gradient)(RELU, z[i]); break;
+    case TANH_: EACH z[i] = NAME(activation_gradient)(TANH_, z[i]); break;
+    case GELU: EACH z[i] = NAME(activation_gradient)(GELU, z[i]); break;
+    }
+}
+
+ALWAYS_INLINE void NAME(forward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratch) *s, int64_t first, int64_t lanes) {
+    REAL *restrict v = s->v, *restrict last = (REAL *)c->v + first;
+    const REAL *restrict v0 = (const REAL *)c->v0 + first;
+    EACH v[i] = NAME(start)(m, v0[i], AT(i));
+    for (int64_t t = 0; t < c->steps; t++) {
+        const REAL *restrict x = (const REAL *)c->x + t * c->count + first;
+        REAL *restrict y = (REAL *)c->y + t * c->count + first;
+        REAL *restrict state = c->v_seq ? (REAL *)c->v_seq + t * c->count + first : last;
+        EACH {
+            NAME(Step) now = NAME(step)(m, x[i], v[i], AT(i));
+            y[i] = NAME(emit)(m, x[i], now, AT(i));
+            state[i] = m.reset_delay && !NAME(waits)(m) ? now.h : now.next;
+            v[i] = now.next;
+        }
+        if (m.neuron == VSN) NAME(activate)(c, y, lanes);
+        if (c->v_seq && t == c->steps - 1) memcpy(last, state, (size_t)lanes * sizeof(REAL));
+    }
+}
+
+/* The surrogate's derivative, in place. */
+CLONES static void NAME(slopes)(const Call *c, REAL *restrict u, int64_t lanes) {
+    REAL scale = (REAL)c->scale;
+#define CASE(kind) case kind: EACH u[i] = NAME(gradient)(kind, scale, u[i]); break
+    switch (c->surrogate) {
+        CASE(ATAN_);
+        CASE(FAST_SIGMOID);
+        CASE(SIGMOID);
+        CASE(TRIANGULAR);
+        CASE(RECTANGULAR);
+        CASE(STRAIGHT_THROUGH);
+        CASE(RECTIFIER);
+    }
+#undef CASE
+}
+
+/* The slopes of firing at the potentials `h`, into the rows fire, burst, distance and steepness. */
+#define SLOPES(potential)                                                                      \
+    EACH {                                                                                     \
+        NAME(Parameters) p = AT(i);                                                            \
+        REAL h = (potential), distance, steepness;                                             \
+        fire[i] = NAME(fire_at)(m, h, p, &distance, &steepness);                               \
+        if (m.neuron == MPR) far[i] = distance;                                                \
+        if (m.neuron == MPR && m.mpr) steep[i] = steepness;                                    \
+        if (m.neuron == LIFB) burst[i] = h - p.a;                                              \
+    }                                                                                          \
+    NAME(slopes)(c, fire, lanes);                                                              \
+    if (m.neuron == LIFB) NAME(slopes)(c, burst, lanes);                                       \
+    if (m.neuron == MPR && m.mpr) EACH fire[i] = fire[i] * steep[i]
+
+#define SLOPE(i) (NAME(Slopes)){fire[i], m.neuron == LIFB ? burst[i] : 0, m.neuron == MPR ? far[i] : 0}
+
+/* Add the gradients of parameters to their rows. */
+#define GATHER(g)                                                                              \
+    if (parameters) {                                                                          \
+        decay[i] += (g).decay, gain[i] += (g).gain, threshold[i] += (g).threshold;             \
+        if (m.neuron != VSN) a[i] += (g).a;                                                    \
+        if (m.neuron == LIFB) b[i] += (g).b;                                                   \
+    }
+
+ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int parameters, const Call *c, NAME(Scratch) *s,
+                                        int64_t first, int64_t lanes) {
+    REAL *restrict v = s->v, *restrict fire = s->fire, *restrict burst = s->burst, *restrict far = s->distance,
+         *restrict steep = s->steepness, *restrict activation = s->activation;
+    REAL *restrict decay = s->g[0], *restrict gain = s->g[1], *restrict threshold = s->g[2], *restrict a = s->g[3],
+         *restrict b = s->g[4];
+    const REAL *restrict v0 = (const REAL *)c->v0 + first;
+    REAL *restrict gv0 = (REAL *)c->gv0 + first;
+    int64_t segments = (c->steps + c->segment - 1) / c->segment;
+
+    EACH v[i] = NAME(start)(m, v0[i], AT(i));
+    for (int64_t n = 0; n < segments - 1; n++) { /* the potential at the beginning of each segment */
+        memcpy(s->starts + n * c->block, v, (size_t)lanes * sizeof(REAL));
+        for (int64_t t = n * c->segment; t < (n + 1) * c->segment; t++) {
+            const REAL *restrict x = (const REAL *)c->x + t * c->count + first;
+            EACH v[i] = NAME(step)(m, x[i], v[i], AT(i)).next;
+        }
+    }
+    memcpy(s->starts + (segments - 1) * c->block, v, (size_t)lanes * sizeof(REAL));
+    EACH v[i] = 0; /* from here on, its gradient */
+    EACH activation[i] = 1;
+    if (parameters)
+        for (int k = 0; k < PARAMETERS; k++) memset(s->g[k], 0, (size_t)lanes * sizeof(REAL));
+
+    for (int64_t n = segments - 1; n >= 0; n--) {
+        int64_t begin = n * c->segment, end = begin + c->segment < c->steps ? begin + c->segment : c->steps;
+        memcpy(s->carried, s->starts + n * c->block, (size_t)lanes * sizeof(REAL));
+        for (int64_t t = begin; t < end - 1; t++) {
+            const REAL *restrict x = (const REAL *)c->x + t * c->count + first;
+            const REAL *restrict from = s->carried + (t - begin) * c->block;
+            REAL *restrict to = s->carried + (t - begin + 1) * c->block;
+            EACH to[i] = NAME(step)(m, x[i], from[i], AT(i)).next;
+        }
+        for (int64_t t = end - 1; t >= begin; t--) {
+            const REAL *restrict x = (const REAL *)c->x + t * c->count + first;
+            const REAL *restrict gy = (const REAL *)c->gy + t * c->count + first;
+            const REAL *restrict gs = c->gv_seq ? (const REAL *)c->gv_seq + t * c->count + first : s->none;
+            const REAL *restrict carried = s->carried + (t - begin) * c->block;
+            REAL *restrict gx = (REAL *)c->gx + t * c->count + first;
+            if (c->gv && t == c->steps - 1) {
+                const REAL *restrict gv = (const REAL *)c->gv + first;
+                REAL *restrict both = s->last;
+                EACH both[i] = gs[i] + gv[i];
+                gs = s->last;
+            }
+            const REAL *restrict before = m.reset_delay ? gs : s->none, *restrict after = m.reset_delay ? s->none : gs;
+            SLOPES(NAME(step)(m, x[i], carried[i], p).h);
+            if (m.neuron == VSN && c->activation != IDENTITY) {
+                EACH activation[i] = x[i] * NAME(step)(m, x[i], carried[i], AT(i)).o;
+                NAME(activate_backward)(c, activation, lanes);
+            }
+            EACH {
+                NAME(Parameters) p = AT(i);
+                NAME(Step) now = NAME(step)(m, x[i], carried[i], p);
+                NAME(Gradients) g = NAME(back)(m, now, x[i], p, SLOPE(i), gy[i],
+                                               m.neuron == VSN ? activation[i] : 1, before[i], after[i], v[i]);
+                gx[i] = g.x;
+                v[i] = g.v;
+                GATHER(g.p)
+            }
+        }
+    }
+    if (m.reset_delay && !NAME(waits)(m) && !c->constant_start) {
+        SLOPES(v0[i]);
+        EACH {
+            NAME(Parameters) own = {0, 0, 0, 0, 0};
+            gv0[i] = NAME(start_backward)(m, v[i], v0[i], AT(i), SLOPE(i), &own);
+            GATHER(own)
+        }
+    } else
+        memcpy(gv0, v, (size_t)lanes * sizeof(REAL));
+}
+
+/* Gradients of the parameters of a block: one sum for a scalar, else one value a neuron, which the caller sums. */
+static void NAME(collect)(const Call *c, NAME(Scratch) *s, int64_t first, int64_t lanes) {
+    for (int k = 0; k < PARAMETERS; k++) {
+        const Parameter *p = &c->parameters[k];
+        if (!p->values) continue;
+        if (p->middle > 1) {
+            memcpy((REAL *)p->gradient + first, s->g[k], (size_t)lanes * sizeof(REAL));
+            continue;
+        }
+        double sum = 0;
+        for (int64_t i = 0; i < lanes; i++) sum += s->g[k][i];
+        ((double *)p->gradient)[first / c->block] = sum;
+    }
+}
+
+/* Run `what` for the neuron of the call, as constants where it is fast. */
+#define KIND(neuron, reset, mpr) (((neuron)*8 + (reset)) * 2 + (mpr))
+#define FOR(what, kind, how, rectified)                                                        \
+    case KIND(kind, how, rectified):                                                           \
+        m.neuron = kind, m.reset = how, m.spiking = 1, m.mpr = rectified;                      \
+        what;                                                                                  \
+        break;
+#define DISPATCH(what)                                                                         \
+    switch (c->spiking ? KIND(c->neuron, c->reset, c->mpr) : -1) {                             \
+        FOR(what, VSN, HARD, 0)                                                                \
+        FOR(what, LIFB, HARD, 0)                                                               \
+        FOR(what, LIFB, SOFT, 0)                                                               \
+        FOR(what, LIFB, LATE, 0)                                                               \
+        FOR(what, LIFB, AGAIN, 0)                                                              \
+        FOR(what, LIFB, NONE, 0)                                                               \
+        FOR(what, MPR, HARD, 0)                                                                \
+        FOR(what, MPR, SOFT, 0)                                                                \
+        FOR(what, MPR, HARD, 1)                                                                \
+        FOR(what, MPR, SOFT, 1)                                                                \
+    default:                                                                                   \
+        what;                                                                                  \
+    }
+
+#define MODE                                                                                   \
+    {c->neuron, c->reset, c->activation, c->surrogate, c->spiking, c->strict, c->detach_reset, \
+     c->reset_delay, c->mpr, (REAL)c->scale, (REAL)c->v_reset}
+
+EXPORT CLONES int NAME(snn_ext_forward)(const Call *c, int64_t begin, int64_t end) {
+    NAME(Mode) m = MODE;
+    NAME(Scratch) scratch, *s = &scratch;
+    REAL *memory = NAME(allocate)(c, 0, s);
+    if (!memory) return 1;
+    for (int64_t first = begin; first < end; first += c->block) {
+        int64_t lanes = end - first < c->block ? end - first : c->block;
+        for (int k = 0; k < PARAMETERS; k++) NAME(spread)(s->p[k], &c->parameters[k], first, lanes);
+        DISPATCH(NAME(forward_lanes)(m, c, s, first, lanes))
+    }
+    free(memory);
+    return 0;
+}
+
+EXPORT CLONES int NAME(snn_ext_backward)(const Call *c, int64_t begin, int64_t end) {
+    NAME(Mode) m = MODE;
+    NAME(Scratch) scratch, *s = &scratch;
+    REAL *memory = NAME(allocate)(c, 1, s);
+    if (!memory) return 1;
+    for (int64_t first = begin; first < end; first += c->block) {
+        int64_t lanes = end - first < c->block ? end - first : c->block;
+        for (int k = 0; k < PARAMETERS; k++) NAME(spread)(s->p[k], &c->parameters[k], first, lanes);
+        if (c->parameter_grads) {
+            DISPATCH(NAME(backward_lanes)(m, 1, c, s, first, lanes))
+            NAME(collect)(c, s, first, lanes);
+        } else {
+            DISPATCH(NAME(backward_lanes)(m, 0, c, s, first, lanes))
+        }
+    }
+    free(memory);
+    return 0;
+}
