@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 
 from snn_ext import cli
+from snn_ext.ops import dispatch
 
 HAVE = [name for name in cli.FRAMEWORKS if importlib.util.find_spec(name)]
 
@@ -18,7 +19,7 @@ def test_info_prints_versions_faces_and_implementations(capsys):
     assert cli.main(["info"]) == 0
     out = capsys.readouterr().out
     assert "torch" in out
-    assert "snn_ext::vsn on cpu   runs: reference" in out
+    assert f"snn_ext::vsn on cpu   runs: {dispatch.implementation()}" in out
     for name in HAVE:
         assert f"snn_ext.{name:<13}available" in out
 

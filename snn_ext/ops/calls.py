@@ -1,9 +1,9 @@
 """What native and CuPy kernels are called with: flat memory, and numbers for names.
 
 A kernel sees the input as ``[steps, count]``: time, then neurons in the order in which memory holds them, so
-that channels-last and other dense layouts cost no copy.  A parameter is given by its distinct values: neuron `n` has
-number ``(n // inner) % middle``, which covers a scalar, one value per neuron, and one per channel in any
-memory format.
+that channels-last and other dense layouts cost no copy.  A parameter is given by its distinct values:
+neuron `n` has number ``(n // inner) % middle``, which covers a scalar, one value per neuron, and one per
+channel in any memory format.
 """
 
 from __future__ import annotations
@@ -88,9 +88,21 @@ class Flat:
         return torch.empty(self.like.shape, dtype=dtype, device=self.like.device)
 
     def empty_step(self, dtype: torch.dtype) -> Tensor:
-        """Return memory for one step in the layout of a step of the input."""
-        step = torch.empty(self.steps_sizes(), dtype=dtype, device=self.like.device)
-        return step if self.order is None else step.permute(self.inverse())
+        """Return memory for one step, in the order of the input's."""
+        return torch.empty(self.steps_sizes(), dtype=dtype, device=self.like.device)
+
+    def step_like(self, computed: Tensor, like: Tensor) -> Tensor:
+        """Return what has been computed into `empty_step`, in the layout that ``empty_like(like)`` has."""
+        if self.order is not None:
+            computed = computed.permute(self.inverse())
+        wanted = torch.empty_like(like, dtype=computed.dtype)
+        return computed if computed.stride() == wanted.stride() else wanted.copy_(computed)
+
+    def sequence_like(self, computed: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return what has been computed into `empty`, in `dtype` and in the layout of the input."""
+        if self.dense:
+            return computed.to(dtype)
+        return torch.empty_like(self.like, dtype=dtype).copy_(computed)
 
     def steps_sizes(self) -> Sequence[int]:
         """The sizes of a step in the order of memory."""

@@ -45,7 +45,9 @@ def implementation(device: torch.device | str = "cpu") -> str:
             f"{VARIABLE}={forced!r} is not available here; unset it, or use one of: {', '.join(available())}"
         )
     if forced == "native" and kind != "cpu":
-        raise RuntimeError(f"{VARIABLE}={forced!r} runs on the CPU, not on {kind}; unset it, or use 'reference'")
+        raise RuntimeError(
+            f"{VARIABLE}={forced!r} runs on the CPU, not on {kind}; unset it, or use 'reference'"
+        )
     return forced
 
 

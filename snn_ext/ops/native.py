@@ -1,8 +1,8 @@
 """The native implementation: the C core (`snn_ext/ops/c`) on the CPU, through ``ctypes``.
 
 The calls release the interpreter lock, and large ones are shared by a small pool of threads that follows
-``torch.get_num_threads()``.  Which neurons form a block does not depend on the number of threads, so neither do the
-results.
+``torch.get_num_threads()``.  Which neurons form a block does not depend on the number of threads, so neither
+do the results.
 """
 
 from __future__ import annotations
@@ -114,9 +114,11 @@ def forward(
         *_parameters(values, ()),
     )
     _run("forward", dtype, packed, flat, BLOCK, (x, start, y_seq, v, v_seq, values))
-    if v_seq is None:
-        v_seq = x_seq.new_empty(0, dtype=dtype)
-    return _like(y_seq, flat, x_seq.dtype), v, _like(v_seq, flat, dtype)
+    return (
+        flat.sequence_like(y_seq, x_seq.dtype),
+        flat.step_like(v, x_seq[0]),
+        x_seq.new_empty(0, dtype=dtype) if v_seq is None else flat.sequence_like(v_seq, dtype),
+    )
 
 
 def backward(
@@ -177,14 +179,7 @@ def backward(
             grad_p[name] = sums[k].sum().to(dtype).view(value.shape)
         else:
             grad_p[name] = flat.reduce(sums[k], value.shape)
-    return _like(gx, flat, x_seq.dtype), gv0, grad_p
-
-
-def _like(tensor: Tensor, flat: calls.Flat, dtype: torch.dtype) -> Tensor:
-    """Return a computed sequence in the dtype and layout that the operator promises."""
-    if flat.dense or not tensor.numel():
-        return tensor.to(dtype)
-    return torch.empty_like(flat.like, dtype=dtype).copy_(tensor)
+    return flat.sequence_like(gx, x_seq.dtype), flat.step_like(gv0, v0), grad_p
 
 
 def _parameters(values: list[tuple[Tensor, int, int]], sums: Any) -> list[int]:
@@ -202,8 +197,13 @@ def _run(what: str, dtype: torch.dtype, packed: bytes, flat: calls.Flat, block: 
         status = function(packed, 0, count) if count else 0
     else:
         chunk = -(-count // (4 * threads * block)) * block
+
+        def work(begin: int, end: int) -> int:
+            assert keep  # held for as long as a thread computes
+            return function(packed, begin, end)
+
         ranges = collections.deque((begin, min(begin + chunk, count)) for begin in range(0, count, chunk))
-        status = _share(ranges, lambda begin, end, _=keep: function(packed, begin, end), threads)
+        status = _share(ranges, work, threads)
     if status:
         raise MemoryError(f"snn_ext: no memory for the {what} pass of {count} neurons")
 

@@ -27,12 +27,11 @@ INLINE void NAME(reduce)(REAL x, REAL *power, REAL *rest) {
     *power = NAME(from_bits)((NAME(to_bits)(shifted) + EXP_BIAS) << EXP_SHIFT);
 }
 
+/* exp(x) for x <= 0, which is all that is needed; zero below -EXP_LIMIT. */
 INLINE REAL NAME(exp)(REAL x) {
     REAL power, rest;
-    x = x < -EXP_LIMIT ? -EXP_LIMIT : x;
-    x = x > EXP_LIMIT ? EXP_LIMIT : x;
-    NAME(reduce)(x, &power, &rest);
-    return power + power * rest;
+    NAME(reduce)(x < -EXP_LIMIT ? -EXP_LIMIT : x, &power, &rest);
+    return x < -EXP_LIMIT ? 0 : power + power * rest;
 }
 
 INLINE REAL NAME(tanh)(REAL x) {
@@ -64,7 +63,6 @@ INLINE REAL NAME(cbrt)(REAL x) {
 INLINE REAL NAME(erf)(REAL x) {
 #ifdef OWN_ERF
     REAL size = FABS(x), w = x * x, inner, outer;
-    size = size > 4 ? 4 : size;
     inner = 7.882497112e-05f;
     inner = inner * w - 8.018854993e-04f;
     inner = inner * w + 5.189311943e-03f;
@@ -81,6 +79,7 @@ INLINE REAL NAME(erf)(REAL x) {
     outer = outer * size + 1.125925949f;
     outer = outer * size + 7.569686281e-04f;
     outer = 1 - NAME(exp)(-outer);
+    outer = size >= 4 ? 1 : outer;
     return size < 1 ? inner : x < 0 ? -outer : outer;
 #else
     return erf(x);
