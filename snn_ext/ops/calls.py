@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -133,7 +133,7 @@ class Flat:
         if self.order is not None:
             value = value.permute(self.order)
             sizes = list(value.shape)
-        own = [d for d, size in enumerate(sizes) if size > 1]
+        own = [d for d, size in enumerate(sizes) if size != 1]
         first, last = own[0], own[-1] + 1
         full = self.steps_sizes()
         if list(full[first:last]) != sizes[first:last]:
@@ -161,8 +161,3 @@ def pointer(tensor: Tensor | None) -> int:
 def given(tensor: Tensor) -> Tensor | None:
     """Return a gradient, or ``None`` for the empty one that stands for none."""
     return tensor if tensor.numel() else None
-
-
-def padded(values: Sequence[Any]) -> list[Any]:
-    """Return one entry for each parameter that a kernel can take."""
-    return [*values, *[None] * (PARAMETERS - len(values))]

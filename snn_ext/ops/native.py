@@ -241,10 +241,13 @@ def _submit(task: Callable[[], int], times: int) -> list[Future[int]]:
             if _pool is not None:
                 _pool.shutdown(wait=False)
             _pool, _pool_size = ThreadPoolExecutor(times, thread_name_prefix="snn_ext"), times
+        helpers: list[Future[int]] = []
         try:
-            return [_pool.submit(task) for _ in range(times)]
-        except RuntimeError:  # the interpreter is about to end, and starts no threads any more
-            return []
+            while len(helpers) < times:
+                helpers.append(_pool.submit(task))
+        except RuntimeError:  # no more threads can be started; those that were will do
+            pass
+        return helpers
 
 
 def _forget() -> None:

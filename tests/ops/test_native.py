@@ -285,12 +285,13 @@ assert [str(w.message) for w in seen if "compiled" in str(w.message)] == [
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-def test_an_empty_batch():
-    x_seq, v0 = torch.zeros(3, 0, 5), torch.zeros(0, 5)
-    p = {name: torch.tensor(0.5) for name in EQUATIONS[0].parameters}
-    found = both(EQUATIONS[0], x_seq, v0, p, from_name("atan", 2.0), dict.fromkeys(WHEN, False))[1]
-    assert found["y_seq"].shape == (3, 0, 5)
-    assert found["decay"].item() == 0
+@pytest.mark.parametrize(("step", "shape"), [((0, 5), ()), ((0, 5), (5,)), ((0,), (0,))])
+def test_an_empty_batch(step, shape):
+    x_seq, v0 = torch.zeros(3, *step), torch.zeros(step)
+    p = {name: torch.full(shape, 0.5) for name in EQUATIONS[0].parameters}
+    expected, found = both(EQUATIONS[0], x_seq, v0, p, from_name("atan", 2.0), dict.fromkeys(WHEN, False))
+    assert found["y_seq"].shape == (3, *step)
+    assert torch.equal(found["decay"], expected["decay"])
 
 
 def test_the_usual_neuron_is_computed_alike():

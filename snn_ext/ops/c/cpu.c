@@ -1,8 +1,8 @@
 /* The CPU implementation: plain C, without torch, Python or threads of its own.
  *
- * snn_ext_forward_f32 and its three siblings compute neurons [begin, end) of a call (snn_ext/ops/calls.py fills
- * it in); calls on disjoint ranges whose ends are multiples of `block` may run at the same time.  They return 0, or 1 if
- * memory ran out, and then have changed nothing but their outputs. */
+ * snn_ext_forward_f32 and its three siblings compute neurons [begin, end) of a call, which snn_ext/ops/native.py fills
+ * in.  Calls on disjoint ranges that begin at multiples of `block` may run at the same time.  They return 0, or 1 if
+ * memory ran out. */
 
 #include <math.h>
 #include <stdint.h>

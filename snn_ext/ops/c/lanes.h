@@ -11,8 +11,6 @@
 #undef EACH
 #define EACH _Pragma("GCC ivdep") for (int64_t i = 0; i < lanes; i++)
 
-
-
 /* Rows of scratch memory, each `block` long. */
 typedef struct {
     REAL *p[PARAMETERS], *g[PARAMETERS];
