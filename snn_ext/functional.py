@@ -7,6 +7,7 @@ state, ``torch.func`` transforms, forward-mode differentiation) runs on the diff
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -337,18 +338,21 @@ def run(
 
     check_input(named("x_seq"), x_seq)
     check_decay(named("decay"), parameters["decay"])
-    p = {name: as_parameter(named(name), parameters[name], x_seq) for name in neuron.parameters}
+    own = operators.plain(x_seq)
+    p = {name: as_parameter(named(name), parameters[name], x_seq, own) for name in neuron.parameters}
     start = _initial_potential(named("v0"), v0, x_seq)
     constant = v0 is None or not (v0.requires_grad or _transformed(v0))
     surrogate = _surrogate(named("surrogate"), surrogate, strict)
     when = {"detach_reset": detach_reset, "reset_delay": reset_delay, "constant_start": constant}
     if observer is not None:
-        observer.see(neuron, x_seq, start, p, surrogate, state_quant=state_quant, **when)
+        seen_from = reference.start(start, x_seq)
+        observer.see(neuron, x_seq, seen_from, p, surrogate, state_quant=state_quant, **when)
     known = is_fused(surrogate) and state_quant is None and isinstance(getattr(neuron, "activation", ""), str)
     if known and not _transformed(x_seq, start, *p.values()):
         assert isinstance(surrogate, Surrogate)
         y_seq, v, v_seq = operators.run(neuron, x_seq, start, p, surrogate, **when, return_v_seq=return_v_seq)
-        return (y_seq, v, v_seq) if return_v_seq else (y_seq, v)
+        return (y_seq, v, v_seq) if return_v_seq and v_seq is not None else (y_seq, v)
+    start = reference.start(start, x_seq)
     steps = reference.unroll(
         neuron.in_precision(x_seq.dtype), x_seq, start, p, surrogate, **when, state_quant=state_quant
     )
@@ -428,12 +432,23 @@ def check_v_reset(name: str, v_reset: float | None) -> float:
     return float(v_reset)
 
 
-def as_parameter(name: str, value: Parameter, x_seq: Tensor) -> Tensor:
-    """Return a parameter as a tensor in the dtype of the state, checked against `x_seq`."""
+@functools.lru_cache(maxsize=256)
+def _constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.full((), value, dtype=dtype, device=device)
+
+
+def as_parameter(name: str, value: Parameter, x_seq: Tensor, shared: bool = False) -> Tensor:
+    """Return a parameter as a tensor in the dtype of the state, checked against `x_seq`.
+
+    With `shared`, equal numbers give one and the same tensor, which nobody may write to.
+    """
     dtype = reference.compute_dtype(x_seq.dtype)
     if isinstance(value, (int, float)):
         if value != value:  # math.isnan would break a compiled graph
             raise ValueError(f"{name} is NaN; give a number")
+        if shared:
+            return _constant(float(value), dtype, x_seq.device)
         return torch.full((), value, dtype=dtype, device=x_seq.device)
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a number or a torch.Tensor, got {type(value).__name__}")
@@ -443,10 +458,10 @@ def as_parameter(name: str, value: Parameter, x_seq: Tensor) -> Tensor:
     return value.to(dtype)
 
 
-def _initial_potential(name: str, v0: Tensor | None, x_seq: Tensor) -> Tensor:
+def _initial_potential(name: str, v0: Tensor | None, x_seq: Tensor) -> Tensor | None:
     dtype, shape = reference.compute_dtype(x_seq.dtype), x_seq.shape[1:]
     if v0 is None:
-        return torch.zeros(shape, dtype=dtype, device=x_seq.device)
+        return None
     if not isinstance(v0, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or None, got {type(v0).__name__}")
     if not v0.is_floating_point():
@@ -490,12 +505,12 @@ def _surrogate(
     return surrogate
 
 
-def _transformed(*tensors: Tensor) -> bool:
+def _transformed(*tensors: Tensor | None) -> bool:
     """Whether ``torch.func`` or forward-mode differentiation is at work, which no operator supports."""
     if torch.compiler.is_compiling():
         return forward_ad._current_level >= 0
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return True
     return forward_ad._current_level >= 0 and any(
-        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
+        tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
     )

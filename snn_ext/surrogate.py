@@ -61,11 +61,13 @@ class Surrogate:
 
     name: ClassVar[str]
     """The name under which the operators know this surrogate."""
+    shape: ClassVar[str]
+    """The name of its shape parameter."""
 
     @property
     def scale(self) -> float:
         """The shape parameter (``alpha``, ``slope`` or ``width``) as the operators take it."""
-        return float(getattr(self, dataclasses.fields(self)[-1].name))
+        return float(getattr(self, self.shape))
 
     def with_strict(self, strict: bool) -> Surrogate:
         """Return this surrogate with the given firing convention."""
@@ -97,8 +99,7 @@ class Surrogate:
     def __post_init__(self) -> None:
         if type(self) is Surrogate:
             raise TypeError("Surrogate is the base class; use ATan(), FastSigmoid(), Sigmoid(), ...")
-        field = dataclasses.fields(self)[-1].name
-        value = getattr(self, field)
+        field, value = self.shape, getattr(self, self.shape)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise ValueError(
                 f"{type(self).__name__}({field}={value!r}): {field} must be a positive, finite number"
@@ -110,6 +111,7 @@ class ATan(Surrogate):
     """Derivative of a scaled arc tangent (Fang et al., ICCV 2021); the default everywhere."""
 
     alpha: float = 2.0
+    shape: ClassVar[str] = "alpha"
     name: ClassVar[str] = "atan"
 
     def gradient(self, u: Tensor) -> Tensor:
@@ -124,6 +126,7 @@ class FastSigmoid(Surrogate):
     """Derivative of ``u / (1 + k |u|)`` (Zenke & Ganguli, Neural Computation 2018)."""
 
     slope: float = 25.0
+    shape: ClassVar[str] = "slope"
     name: ClassVar[str] = "fast_sigmoid"
 
     def gradient(self, u: Tensor) -> Tensor:
@@ -138,6 +141,7 @@ class Sigmoid(Surrogate):
     """Derivative of the logistic function of ``slope * u``, stable for any `u`."""
 
     slope: float = 4.0
+    shape: ClassVar[str] = "slope"
     name: ClassVar[str] = "sigmoid"
 
     def gradient(self, u: Tensor) -> Tensor:
@@ -154,6 +158,7 @@ class Triangular(Surrogate):
     a constant of alternating sign)."""
 
     width: float = 1.0
+    shape: ClassVar[str] = "width"
     name: ClassVar[str] = "triangular"
 
     def gradient(self, u: Tensor) -> Tensor:
@@ -169,6 +174,7 @@ class Rectangular(Surrogate):
     """A box of area one, zero where ``|u| >= width / 2``."""
 
     width: float = 1.0
+    shape: ClassVar[str] = "width"
     name: ClassVar[str] = "rectangular"
 
     def gradient(self, u: Tensor) -> Tensor:
@@ -187,6 +193,7 @@ class StraightThrough(Surrogate):
     """
 
     width: float = 1.0
+    shape: ClassVar[str] = "width"
     name: ClassVar[str] = "straight_through"
 
     def gradient(self, u: Tensor) -> Tensor:
@@ -208,6 +215,7 @@ class MPR(Surrogate):
     """
 
     width: float = 1.0
+    shape: ClassVar[str] = "width"
     name: ClassVar[str] = "mpr"
 
     def gradient(self, u: Tensor) -> Tensor:

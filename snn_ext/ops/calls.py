@@ -1,4 +1,4 @@
-"""What native and CuPy kernels are called with: flat memory, and numbers for names.
+"""How native and CuPy kernels are called: flat memory, numbers for names, gradients summed.
 
 A kernel sees the input as ``[steps, count]``: time, then neurons in the order in which memory holds them, so
 that channels-last and other dense layouts cost no copy.  A parameter is given by its distinct values:
@@ -9,7 +9,7 @@ channel in any memory format.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..neurons.leaky import Leaky, Parameters
 from ..surrogate import Surrogate
+from .reference import compute_dtype
 
 # The numbers that c/dynamics.h knows these by.
 NEURONS = ("vsn", "lifb", "soft_reset_mpr")
@@ -43,7 +44,7 @@ class Numbers(NamedTuple):
 
 
 def numbers(
-    neuron: Leaky, surrogate: Surrogate, *, detach_reset: bool, reset_delay: bool, constant_start: bool
+    neuron: Leaky, surrogate: Surrogate, detach_reset: bool, reset_delay: bool, constant_start: bool
 ) -> Numbers:
     """Return the numbers for `neuron` and its circumstances."""
     return Numbers(
@@ -93,6 +94,8 @@ class Flat:
 
     def step_like(self, computed: Tensor, like: Tensor) -> Tensor:
         """Return what has been computed into `empty_step`, in the layout that ``empty_like(like)`` has."""
+        if self.order is None and like.is_contiguous():
+            return computed
         if self.order is not None:
             computed = computed.permute(self.inverse())
         wanted = torch.empty_like(like, dtype=computed.dtype)
@@ -101,7 +104,7 @@ class Flat:
     def sequence_like(self, computed: Tensor, dtype: torch.dtype) -> Tensor:
         """Return what has been computed into `empty`, in `dtype` and in the layout of the input."""
         if self.dense:
-            return computed.to(dtype)
+            return computed if computed.dtype == dtype else computed.to(dtype)
         return torch.empty_like(self.like, dtype=dtype).copy_(computed)
 
     def steps_sizes(self) -> Sequence[int]:
@@ -115,7 +118,8 @@ class Flat:
 
     def sequence(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """Return a sequence with its memory in the order of the input's."""
-        tensor = tensor.to(dtype)
+        if tensor.dtype != dtype:
+            tensor = tensor.to(dtype)
         if self.order is None:
             return tensor.contiguous()
         return tensor.permute(0, *(d + 1 for d in self.order)).contiguous()
@@ -148,16 +152,168 @@ class Flat:
         return lanes.sum_to_size(shape).contiguous()
 
 
-def tensors(neuron: Leaky, p: Parameters) -> list[Tensor]:
-    """Return the parameters in the order of the operator."""
+class Parameter(NamedTuple):
+    """A parameter as a kernel sees it: distinct values, where its gradient goes, who has which value."""
+
+    values: Tensor
+    gradient: Tensor | None
+    middle: int
+    inner: int
+
+
+class Call(NamedTuple):
+    """One forward or backward pass of a kernel: everything in flat memory, ``None`` where there is nothing.
+
+    `block` neurons are computed together, in the backward pass `segment` steps at a time.  A parameter's
+    gradient is one float64 for each block if it is a scalar, else one value for each neuron.
+    """
+
+    what: str
+    dtype: torch.dtype
+    steps: int
+    neurons: int
+    block: int
+    segment: int
+    numbers: Numbers
+    parameter_grads: bool
+    scale: float
+    v_reset: float
+    x: Tensor
+    v0: Tensor | None
+    y: Tensor | None = None
+    v: Tensor | None = None
+    v_seq: Tensor | None = None
+    gy: Tensor | None = None
+    gv: Tensor | None = None
+    gv_seq: Tensor | None = None
+    gx: Tensor | None = None
+    gv0: Tensor | None = None
+    parameters: tuple[Parameter, ...] = ()
+
+    def pointers(self) -> tuple[int, ...]:
+        """Where the memory of its sequences and steps begins, in the order of the C structure; 0 for none."""
+        return tuple(0 if tensor is None else tensor.data_ptr() for tensor in self[10:20])
+
+
+class Kernels(NamedTuple):
+    """What an implementation has: how it runs a call, and how it divides the work.
+
+    `blocks` gives neurons a block and steps a segment, from the pass, the number of steps and the bytes of a
+    number; `half` says whether the kernels read and write half precisions, else sequences are converted.
+    """
+
+    run: Callable[[Call], None]
+    blocks: Callable[[str, int, int], tuple[int, int]]
+    half: bool
+
+    def forward(
+        self,
+        neuron: Leaky,
+        x_seq: Tensor,
+        v0: Tensor | None,
+        p: Parameters,
+        surrogate: Surrogate,
+        *,
+        detach_reset: bool,
+        reset_delay: bool,
+        constant_start: bool,
+        return_v_seq: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the emitted sequence, the final potential and, if asked, the potential sequence."""
+        flat, dtype = Flat(x_seq), compute_dtype(x_seq.dtype)
+        wide = x_seq.dtype if self.half else dtype
+        y, v = flat.empty(wide), flat.empty_step(dtype)
+        v_seq = flat.empty(dtype) if return_v_seq else None
+        block, segment = self.blocks("forward", flat.steps, dtype.itemsize)
+        self.run(
+            Call(
+                "forward",
+                dtype,
+                flat.steps,
+                flat.count,
+                block,
+                segment,
+                numbers(neuron, surrogate, detach_reset, reset_delay, constant_start),
+                False,
+                surrogate.scale,
+                neuron.v_reset,
+                flat.sequence(x_seq, wide),
+                None if v0 is None else flat.step(v0),
+                y=y,
+                v=v,
+                v_seq=v_seq,
+                parameters=tuple(
+                    Parameter(value, None, *n) for value, *n in map(flat.parameter, _tensors(neuron, p))
+                ),
+            )
+        )
+        return (
+            flat.sequence_like(y, x_seq.dtype),
+            flat.step_like(v, x_seq[0]),
+            x_seq.new_empty(0, dtype=dtype) if v_seq is None else flat.sequence_like(v_seq, dtype),
+        )
+
+    def backward(
+        self,
+        neuron: Leaky,
+        grad_y_seq: Tensor,
+        grad_v: Tensor | None,
+        grad_v_seq: Tensor | None,
+        x_seq: Tensor,
+        v0: Tensor | None,
+        p: Parameters,
+        surrogate: Surrogate,
+        *,
+        detach_reset: bool,
+        reset_delay: bool,
+        constant_start: bool,
+        parameter_grads: bool,
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """Return the gradients of `x_seq`, of `v0` if given, and of the parameters if `parameter_grads`."""
+        flat, dtype = Flat(x_seq), compute_dtype(x_seq.dtype)
+        wide = x_seq.dtype if self.half else dtype
+        block, segment = self.blocks("backward", flat.steps, dtype.itemsize)
+        gx, gv0 = flat.empty(wide), None if v0 is None else flat.empty_step(dtype)
+        parameters = []
+        for value, middle, inner in map(flat.parameter, _tensors(neuron, p)):
+            gradient = None
+            if parameter_grads and middle == 1:
+                gradient = value.new_empty(-(-flat.count // block), dtype=torch.float64)
+            elif parameter_grads:
+                gradient = value.new_empty(flat.count)
+            parameters.append(Parameter(value, gradient, middle, inner))
+        given = grad_v_seq is not None and grad_v_seq.numel() > 0
+        self.run(
+            Call(
+                "backward",
+                dtype,
+                flat.steps,
+                flat.count,
+                block,
+                segment,
+                numbers(neuron, surrogate, detach_reset, reset_delay, constant_start),
+                parameter_grads,
+                surrogate.scale,
+                neuron.v_reset,
+                flat.sequence(x_seq, wide),
+                None if v0 is None else flat.step(v0),
+                gy=flat.sequence(grad_y_seq, wide),
+                gv=None if grad_v is None else flat.step(grad_v),
+                gv_seq=flat.sequence(grad_v_seq, dtype) if given and grad_v_seq is not None else None,
+                gx=gx,
+                gv0=gv0,
+                parameters=tuple(parameters),
+            )
+        )
+        grads = {}
+        for name, parameter in zip(neuron.parameters, parameters, strict=True):
+            if parameter.gradient is not None and parameter.middle == 1:
+                grads[name] = parameter.gradient.sum().to(dtype).view(p[name].shape)
+            elif parameter.gradient is not None:
+                grads[name] = flat.reduce(parameter.gradient, p[name].shape)
+        grad_v0 = None if gv0 is None or v0 is None else flat.step_like(gv0, v0)
+        return flat.sequence_like(gx, x_seq.dtype), grad_v0, grads
+
+
+def _tensors(neuron: Leaky, p: Parameters) -> list[Tensor]:
     return [p[name] for name in neuron.parameters]
-
-
-def pointer(tensor: Tensor | None) -> int:
-    """Return where the memory of a tensor begins; 0 for none."""
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def given(tensor: Tensor) -> Tensor | None:
-    """Return a gradient, or ``None`` for the empty one that stands for none."""
-    return tensor if tensor.numel() else None

@@ -18,7 +18,7 @@ from ..neurons.lifb import LIFB
 from ..neurons.soft_reset_mpr import SoftResetMPR
 from ..neurons.vsn import VSN
 from ..surrogate import Surrogate, from_name
-from . import dispatch
+from . import dispatch, reference
 
 NEURONS: tuple[type[Leaky], ...] = (VSN, LIFB, SoftResetMPR)
 
@@ -28,10 +28,23 @@ _COMMON = (
 )
 
 
+def plain(*tensors: Tensor | None) -> bool:
+    """Whether an operator may be passed by: nobody watches, and all `tensors` are of torch's own types."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._is_torch_function_mode_enabled()
+        or torch.jit.is_tracing()
+    ) and all(type(tensor) in _OWN for tensor in tensors)
+
+
+_OWN = (Tensor, torch.nn.Parameter, type(None))
+
+
 def run(
     neuron: Leaky,
     x_seq: Tensor,
-    v0: Tensor,
+    v0: Tensor | None,
     p: Parameters,
     surrogate: Surrogate,
     *,
@@ -39,22 +52,97 @@ def run(
     reset_delay: bool,
     constant_start: bool,
     return_v_seq: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Call the operator of `neuron`; its parameters stand in `p` under their names."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Run `neuron`, whose parameters stand in `p` under their names: by its operator, or without the cost
+    of dispatching one where nobody could tell the difference (`plain`)."""
+    values = [p[name] for name in neuron.parameters]
+    if plain(x_seq, v0, *values):
+        when = {"detach_reset": detach_reset, "reset_delay": reset_delay, "constant_start": constant_start}
+        if torch.is_grad_enabled() and any(
+            tensor is not None and tensor.requires_grad for tensor in (x_seq, v0, *values)
+        ):
+            return _Eager.apply(neuron, surrogate, when, return_v_seq, x_seq, v0, *values)
+        chosen = dispatch.choose(x_seq.device)
+        return chosen.forward(neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq)
+    if v0 is None:
+        v0 = torch.zeros(x_seq.shape[1:], dtype=reference.compute_dtype(x_seq.dtype), device=x_seq.device)
     return getattr(torch.ops.snn_ext, neuron.name)(
         x_seq,
         v0,
-        *(p[name] for name in neuron.parameters),
-        *(getattr(neuron, name) for name in neuron.options),
-        surrogate.name,
-        surrogate.scale,
-        surrogate.spiking,
-        surrogate.strict,
-        detach_reset,
-        reset_delay,
-        constant_start,
+        *values,
+        *_options(neuron, surrogate, detach_reset, reset_delay, constant_start),
         return_v_seq,
     )
+
+
+def _options(neuron: Leaky, surrogate: Surrogate, *when: bool) -> tuple[Any, ...]:
+    own = (getattr(neuron, name) for name in neuron.options)
+    return *own, surrogate.name, surrogate.scale, surrogate.spiking, surrogate.strict, *when
+
+
+class _Eager(torch.autograd.Function):
+    """An operator without ``torch.library``: the same implementations, and the same gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        neuron: Leaky,
+        surrogate: Surrogate,
+        when: dict[str, bool],
+        return_v_seq: bool,
+        x_seq: Tensor,
+        v0: Tensor | None,
+        *values: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        ctx.save_for_backward(x_seq, v0, *values)
+        ctx.set_materialize_grads(False)
+        ctx.how = neuron, surrogate, when
+        p = dict(zip(neuron.parameters, values, strict=True))
+        chosen = dispatch.choose(x_seq.device)
+        y_seq, v, v_seq = chosen.forward(neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq)
+        return y_seq, v, v_seq if return_v_seq else None
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        x_seq, v0, *values = ctx.saved_tensors
+        neuron, surrogate, when = ctx.how
+        parameter_grads = any(ctx.needs_input_grad[6:])
+        grad_y_seq, grad_v, grad_v_seq = grads
+        if grad_y_seq is None:
+            grad_y_seq = torch.zeros_like(x_seq)
+        if torch.is_grad_enabled() or not plain(x_seq, v0, *values, *grads):
+            start = reference.start(v0, x_seq)
+            gradients = getattr(torch.ops.snn_ext, f"{neuron.name}_backward")(
+                grad_y_seq,
+                torch.zeros_like(start) if grad_v is None else grad_v,
+                x_seq.new_empty(0, dtype=start.dtype) if grad_v_seq is None else grad_v_seq,
+                x_seq,
+                start,
+                *values,
+                *_options(neuron, surrogate, *when.values()),
+                parameter_grads,
+            )
+        else:
+            p = dict(zip(neuron.parameters, values, strict=True))
+            chosen = dispatch.choose(x_seq.device)
+            grad_x, grad_v0, grad_p = chosen.backward(
+                neuron,
+                grad_y_seq,
+                grad_v,
+                grad_v_seq,
+                x_seq,
+                v0,
+                p,
+                surrogate,
+                **when,
+                parameter_grads=parameter_grads,
+            )
+            gradients = grad_x, grad_v0, *(grad_p.get(name) for name in p)
+        needed = (
+            gradient if needs else None
+            for gradient, needs in zip(gradients, ctx.needs_input_grad[4:], strict=True)
+        )
+        return None, None, None, None, *needed
 
 
 def declare(neuron: type[Leaky]) -> None:
@@ -115,7 +203,7 @@ def declare(neuron: type[Leaky]) -> None:
             **when,
             parameter_grads=arguments[-1],
         )
-        return grad_x, grad_v0, *(grad_p[parameter] for parameter in neuron.parameters)
+        return grad_x, grad_v0, *(grad_p[name] if grad_p else torch.zeros_like(p[name]) for name in p)
 
     @torch.library.register_fake(name)
     def forward_fake(x_seq: Tensor, v0: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -87,7 +87,7 @@ def unroll(
 def forward(
     neuron: Leaky,
     x_seq: Tensor,
-    v0: Tensor,
+    v0: Tensor | None,
     p: Parameters,
     surrogate: Surrogate,
     *,
@@ -97,6 +97,7 @@ def forward(
     return_v_seq: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the emitted sequence, the final potential and, if asked, the potential sequence."""
+    v0 = start(v0, x_seq)
     y_seq = torch.empty_like(x_seq)
     v_seq = torch.empty_like(x_seq if return_v_seq else x_seq.new_empty(0), dtype=v0.dtype)
     final = torch.empty_like(x_seq[0], dtype=v0.dtype)
@@ -114,10 +115,10 @@ def forward(
 def backward(
     neuron: Leaky,
     grad_y_seq: Tensor,
-    grad_v: Tensor,
-    grad_v_seq: Tensor,
+    grad_v: Tensor | None,
+    grad_v_seq: Tensor | None,
     x_seq: Tensor,
-    v0: Tensor,
+    v0: Tensor | None,
     p: Parameters,
     surrogate: Surrogate,
     *,
@@ -125,12 +126,13 @@ def backward(
     reset_delay: bool,
     constant_start: bool,
     parameter_grads: bool,
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return the gradients of `x_seq`, `v0` and of each parameter (zeros if not `parameter_grads`)."""
+) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """Return the gradients of `x_seq`, of `v0` if given, and of the parameters if `parameter_grads`."""
+    given, v0 = v0 is not None, start(v0, x_seq)
     spike, slope = _forward_spike(surrogate), surrogate.gradient
     steps = list(unroll(neuron, x_seq, v0, p, spike, detach_reset=detach_reset, reset_delay=reset_delay))
     grad_x_seq = torch.empty_like(x_seq)
-    grad_p = {name: torch.zeros_like(p[name]) for name in neuron.parameters}
+    grad_p = {name: torch.zeros_like(p[name]) for name in neuron.parameters if parameter_grads}
 
     def add(grads: Gradients) -> None:
         if parameter_grads:
@@ -147,12 +149,14 @@ def backward(
         add(grads)
         return gh
 
-    state_grads = list(grad_v_seq.unbind(0)) if grad_v_seq.numel() else [None] * len(steps)
+    state_grads: list[Tensor | None] = [None] * len(steps)
+    if grad_v_seq is not None and grad_v_seq.numel():
+        state_grads = list(grad_v_seq.unbind(0))
     gv = torch.zeros_like(v0)
     for t in range(len(steps) - 1, -1, -1):
         s = steps[t]
         g_state = state_grads[t]
-        if t == len(steps) - 1:
+        if t == len(steps) - 1 and grad_v is not None:
             g_state = grad_v if g_state is None else g_state + grad_v
         if g_state is not None and not reset_delay:
             gv = gv + g_state
@@ -172,8 +176,15 @@ def backward(
     if reset_delay and neuron.reset_mode not in ("late", "again") and not constant_start:
         gv, go_start = through_reset(gv, v0, neuron.fire(v0, p, spike))
         gv = gv if go_start is None else gv + through_fire(go_start, v0)
-    grad_v0 = torch.empty_like(v0).copy_(gv)
+    grad_v0 = torch.empty_like(v0).copy_(gv) if given else None
     return grad_x_seq, grad_v0, grad_p
+
+
+def start(v0: Tensor | None, x_seq: Tensor) -> Tensor:
+    """Return the initial potential, zero if there is none."""
+    if v0 is not None:
+        return v0
+    return torch.zeros(x_seq.shape[1:], dtype=compute_dtype(x_seq.dtype), device=x_seq.device)
 
 
 def _forward_spike(surrogate: Surrogate) -> Spike:

@@ -146,7 +146,7 @@ class Neuron(snn.Leaky):
         if self.inhibition:
             y_seq = y_seq * _winners(mem_seq[0] - self.threshold).to(y_seq.dtype)
         self.mem = new
-        return y_seq * factor.to(y_seq.dtype), new
+        return y_seq if _is_one(factor) else y_seq * factor.to(y_seq.dtype), new
 
     def _returned(self, y: Tensor, mem: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return y if self.init_hidden and not self.output else (y, mem)
@@ -188,6 +188,13 @@ class Neuron(snn.Leaky):
 
     def extra_repr(self) -> str:
         return f"reset_mechanism={self.reset_mechanism!r}, spike_grad={self.spike_grad!r}"
+
+
+def _is_one(factor: Tensor) -> bool:
+    """Whether a factor need not be multiplied by: a constant one, where that can be seen for free."""
+    if torch.compiler.is_compiling() or type(factor) is not Tensor or factor.requires_grad or factor.dim():
+        return False
+    return factor.device.type == "cpu" and not functional._transformed(factor) and factor.item() == 1
 
 
 def _winners(distance_seq: Tensor) -> Tensor:

@@ -93,7 +93,9 @@ class LeakyNode(Node):
         w = getattr(self, "w", None)
         return 1 / self.tau if w is None else w.sigmoid()
 
-    def _simulate(self, x_seq: Tensor, v: Tensor, return_v_seq: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _simulate(
+        self, x_seq: Tensor, v: Tensor | None, return_v_seq: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         rate = self._rate
         y_seq, v, *v_seq = functional.run(
             self._equations(),

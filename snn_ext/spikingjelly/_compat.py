@@ -98,7 +98,9 @@ class _NodeBase(neuron.BaseNode):
             checks.concrete_tensor(self, "x" if self.step_mode == "s" else "x_seq", x)
         return super().forward(*args, **kwargs)
 
-    def _simulate(self, x_seq: Tensor, v: Tensor, return_v_seq: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _simulate(
+        self, x_seq: Tensor, v: Tensor | None, return_v_seq: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the emitted sequence, the final potential and, if asked, the potential sequence."""
         raise NotImplementedError
 
@@ -136,6 +138,11 @@ class _NodeBase(neuron.BaseNode):
         return state
 
 
+def _is_zero(v: Any) -> bool:
+    """Whether a memory holds the number zero, as after a reset: then no potential needs to be made of it."""
+    return not isinstance(v, Tensor) and v == 0
+
+
 def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
@@ -167,12 +174,28 @@ if FUNCTIONAL:
             y_seq, v, _ = self._simulate(inputs[0], states[0], False)
             return (y_seq,), (v, *states[1:])
 
+        # The same in short, unless a class derived from the neuron has transitions or memories of its own.
+
+        def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+            own = type(self).single_step_functional_forward is Node.single_step_functional_forward
+            if self.store_v_seq or not own or len(self._memories) > 1:
+                return super().single_step_forward(x, *args, **kwargs)
+            y_seq, self.v, _ = self._simulate(x.unsqueeze(0), self._state(x, "s"), False)
+            return y_seq.squeeze(0)
+
         def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if not self.store_v_seq:
+            own = type(self).multi_step_functional_forward is Node.multi_step_functional_forward
+            if not self.store_v_seq and (not own or len(self._memories) > 1):
                 return super().multi_step_forward(x_seq, *args, **kwargs)
-            (v,) = self.materialize_states((x_seq,), tuple(self._memories.values()), "m")
-            y_seq, self.v, self.v_seq = self._simulate(x_seq, v, True)
+            y_seq, self.v, v_seq = self._simulate(x_seq, self._state(x_seq, "m"), self.store_v_seq)
+            if self.store_v_seq:
+                self.v_seq = v_seq
             return y_seq
+
+        def _state(self, x: Tensor, step_mode: str) -> Tensor | None:
+            if _is_zero(self.v):
+                return None
+            return self.materialize_states((x,), (self.v,), step_mode)[0]
 
 else:
 
@@ -190,7 +213,9 @@ else:
                 self.v_seq = v_seq
             return y_seq
 
-        def _state(self, x: Tensor, shape: torch.Size) -> Tensor:
+        def _state(self, x: Tensor, shape: torch.Size) -> Tensor | None:
+            if _is_zero(self.v):
+                return None
             if not isinstance(self.v, Tensor):
                 return self._initial(self.v, x, shape)
             if self.v.dim() and self.v.shape != shape:

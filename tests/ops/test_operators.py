@@ -3,6 +3,7 @@
 import pytest
 import torch
 from specs import LIFB, SOFT_RESET_MPR, SPECS, VSN, every_neuron
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from snn_ext.ops import dispatch, operators, reference
 
@@ -120,3 +121,28 @@ def test_forcing_an_absent_implementation_is_an_error_not_a_fallback(monkeypatch
     monkeypatch.setenv("SNN_EXT_IMPL", "warp")
     with pytest.raises(RuntimeError, match="SNN_EXT_IMPL='warp' is not available here; .*reference"):
         torch.ops.snn_ext.vsn(*arguments(VSN))
+
+
+@every_neuron
+def test_who_watches_sees_the_operator_and_the_same_numbers(neuron):
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.add(str(function))
+            return function(*args, **(kwargs or {}))
+
+    def run():
+        x_seq, threshold = (torch.rand(3, 4) * 2).requires_grad_(), torch.tensor(0.3, requires_grad=True)
+        torch.manual_seed(1)
+        y_seq, v, v_seq = neuron(x_seq, threshold=threshold, return_v_seq=True)
+        (y_seq * torch.rand(3, 4) + v_seq).sum().backward()
+        return y_seq, v, v_seq, x_seq.grad, threshold.grad
+
+    seen = set()
+    torch.manual_seed(0)
+    alone = run()
+    torch.manual_seed(0)
+    with Watch():
+        watched = run()
+    assert {f"snn_ext.{neuron.name}.default", f"snn_ext.{neuron.name}_backward.default"} <= seen
+    for ours, other in zip(alone, watched, strict=True):
+        assert torch.equal(ours, other)

@@ -44,7 +44,7 @@ typedef struct {
     int64_t neuron, reset, activation, surrogate, spiking, strict, detach_reset, reset_delay, constant_start, mpr,
         parameter_grads;
     double scale, v_reset;
-    const void *x, *v0;           /* [steps, count] and [count] */
+    const void *x, *v0;           /* [steps, count] and [count]; v0 may be NULL, for zero, and so may gv0 */
     void *y, *v, *v_seq;          /* forward; v_seq may be NULL */
     const void *gy, *gv, *gv_seq; /* backward; the last two may be NULL */
     void *gx, *gv0;
@@ -58,7 +58,7 @@ typedef struct {
 #define ATAN atanf
 #define EXP exp_f32
 #define TANH tanh_f32
-#define CBRT cbrt_f32
+#define RCBRT rcbrt_f32
 #define ERF erf_f32
 #define OWN_ERF
 #define ROUNDER 12582912.0f /* 1.5 * 2^23 */
@@ -68,7 +68,7 @@ typedef struct {
 #define EXP_TERMS 8
 #define EXP_SHIFT 23
 #define EXP_BIAS 127u
-#define CBRT_STEPS 2
+#define RCBRT_STEPS 3
 #include "lanes.h"
 #undef REAL
 #undef BITS
@@ -77,7 +77,7 @@ typedef struct {
 #undef ATAN
 #undef EXP
 #undef TANH
-#undef CBRT
+#undef RCBRT
 #undef ERF
 #undef OWN_ERF
 #undef ROUNDER
@@ -87,7 +87,7 @@ typedef struct {
 #undef EXP_TERMS
 #undef EXP_SHIFT
 #undef EXP_BIAS
-#undef CBRT_STEPS
+#undef RCBRT_STEPS
 
 #define REAL double
 #define BITS uint64_t
@@ -96,7 +96,7 @@ typedef struct {
 #define ATAN atan
 #define EXP exp_f64
 #define TANH tanh_f64
-#define CBRT cbrt_f64
+#define RCBRT rcbrt_f64
 #define ERF erf_f64
 #define ROUNDER 6755399441055744.0 /* 1.5 * 2^52 */
 #define LN2_HIGH 0.693147180369123816490
@@ -105,5 +105,36 @@ typedef struct {
 #define EXP_TERMS 14
 #define EXP_SHIFT 52
 #define EXP_BIAS 1023u
-#define CBRT_STEPS 3
+#define RCBRT_STEPS 5
 #include "lanes.h"
+
+/* Share a call between threads of a runtime that the process has anyway: `parallel` is GOMP_parallel, which runs a
+ * function in a number of threads and waits for them.  Each takes the next `chunk` neurons, a multiple of the block,
+ * until none are left. */
+#if defined(__GNUC__)
+typedef int (*Run)(const Call *, int64_t, int64_t);
+typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
+
+typedef struct {
+    Run run;
+    const Call *call;
+    int64_t next, chunk;
+    int status;
+} Shared;
+
+static void take(void *shared) {
+    Shared *s = shared;
+    for (;;) {
+        int64_t count = s->call->count, begin = __atomic_fetch_add(&s->next, s->chunk, __ATOMIC_RELAXED);
+        if (begin >= count) return;
+        if (s->run(s->call, begin, begin + s->chunk < count ? begin + s->chunk : count))
+            __atomic_store_n(&s->status, 1, __ATOMIC_RELAXED);
+    }
+}
+
+EXPORT int snn_ext_share(Parallel parallel, Run run, const Call *c, int64_t chunk, unsigned threads) {
+    Shared shared = {run, c, 0, chunk, 0};
+    parallel(take, &shared, threads, 0);
+    return shared.status;
+}
+#endif

@@ -6,7 +6,7 @@
  *   REAL         float or double
  *   NAME(f)      the name of a function or type in that precision
  *   INLINE       how an inline function is declared, FUNCTION how one is that may be called
- *   EXP, TANH, ATAN, ERF, CBRT, FABS     elementary functions in that precision
+ *   EXP, TANH, ATAN, ERF, RCBRT (one over the cube root), FABS     elementary functions in that precision
  *
  * Operations stand in the order of the reference, and no compiler may contract them: the potentials, and with them the
  * events, are those of the reference to the last bit.  Multiplications by events are kept (not turned into
@@ -157,9 +157,10 @@ INLINE REAL NAME(distance)(REAL h, NAME(Parameters) p) {
 }
 
 INLINE REAL NAME(rectify)(REAL z, REAL *slope) {
-    REAL size = FABS(z), tanh = TANH(3 * z), root = CBRT(size + (REAL)0.5);
+    REAL size = FABS(z), tanh = TANH(3 * z), beyond_half = size + (REAL)0.5, inverse = RCBRT(beyond_half);
+    REAL root = beyond_half * inverse * inverse;
     REAL beyond = z > 0 ? root - (REAL)0.5 : z < 0 ? (REAL)0.5 - root : 0 * z;
-    *slope = size <= (REAL)0.5 ? (REAL)(1.5 / TANH_3_2) * (1 - tanh * tanh) : 1 / (3 * root * root);
+    *slope = size <= (REAL)0.5 ? (REAL)(1.5 / TANH_3_2) * (1 - tanh * tanh) : inverse * inverse / 3;
     return size <= (REAL)0.5 ? (REAL)(0.5 / TANH_3_2) * tanh : beyond;
 }
 
@@ -188,17 +189,24 @@ INLINE REAL NAME(start)(NAME(Mode) m, REAL v0, NAME(Parameters) p) {
     return m.reset_delay && !NAME(waits)(m) ? NAME(reset)(m, v0, NAME(fire)(m, v0, p), p) : v0;
 }
 
-INLINE NAME(Step) NAME(step)(NAME(Mode) m, REAL x, REAL v, NAME(Parameters) p) {
+/* The step whose charged potential is `h`, from the carried potential `v` (needed if a reset waits, and for `s.v`). */
+INLINE NAME(Step) NAME(charged)(NAME(Mode) m, REAL h, REAL v, NAME(Parameters) p) {
     NAME(Step) s;
     s.due = NAME(waits)(m) ? NAME(fire)(m, v, p) : 0;
     s.v = m.reset == AGAIN ? (1 - s.due) * v : v;
-    s.h = p.decay * s.v + p.gain * x;
-    if (m.reset == HARD) s.h = s.h + (1 - p.decay) * m.v_reset;
-    if (m.reset == LATE) s.h = s.h - s.due * NAME(subtracted)(m, p);
+    s.h = h;
     s.o = NAME(fire)(m, s.h, p);
     s.now = NAME(waits)(m) ? s.o - s.due : s.o;
     s.next = NAME(waits)(m) && m.reset_delay ? s.h : NAME(reset)(m, s.h, s.now, p);
     return s;
+}
+
+INLINE NAME(Step) NAME(step)(NAME(Mode) m, REAL x, REAL v, NAME(Parameters) p) {
+    REAL due = NAME(waits)(m) ? NAME(fire)(m, v, p) : 0;
+    REAL h = p.decay * (m.reset == AGAIN ? (1 - due) * v : v) + p.gain * x;
+    if (m.reset == HARD) h = h + (1 - p.decay) * m.v_reset;
+    if (m.reset == LATE) h = h - due * NAME(subtracted)(m, p);
+    return NAME(charged)(m, h, v, p);
 }
 
 /* What goes out, but for the activation of a VSN, which is applied to it. */

@@ -43,19 +43,16 @@ INLINE REAL NAME(tanh)(REAL x) {
     return x < 0 ? -e : e;
 }
 
-/* The cube root of a number from 0.5 to 2^50: a guess from its exponent, then Halley's iteration. */
-INLINE REAL NAME(cbrt)(REAL x) {
+/* One over the cube root of a number from 0.5 to 2^50: a guess from its exponent, then Newton's iteration. */
+INLINE REAL NAME(rcbrt)(REAL x) {
     float narrow = (float)x, guess;
     uint32_t bits;
     REAL y;
     memcpy(&bits, &narrow, sizeof bits);
-    bits = bits / 3 + 0x2a510000u;
+    bits = 0x54a21d2au - bits / 3;
     memcpy(&guess, &bits, sizeof guess);
     y = (REAL)guess;
-    UNROLL for (int k = 0; k < CBRT_STEPS; k++) {
-        REAL cube = y * y * y;
-        y = y * (cube + 2 * x) / (2 * cube + x);
-    }
+    UNROLL for (int k = 0; k < RCBRT_STEPS; k++) y = y * ((REAL)4 / 3 - x * y * y * y * ((REAL)1 / 3));
     return y;
 }
 

@@ -11,26 +11,38 @@
 #undef EACH
 #define EACH _Pragma("GCC ivdep") for (int64_t i = 0; i < lanes; i++)
 
+/* Bring the next row into the cache while this one is computed (rows lie too far apart for the processor to guess). */
+#if defined(__GNUC__)
+#undef FETCH
+#define FETCH(row)                                                                             \
+    for (const char *from = (const char *)(row), *end = from + lanes * sizeof(REAL); from < end; from += 64) \
+    __builtin_prefetch(from)
+#else
+#define FETCH(row)
+#endif
+
 /* Rows of scratch memory, each `block` long. */
 typedef struct {
     REAL *p[PARAMETERS], *g[PARAMETERS];
     REAL *v, *fire, *burst, *distance, *steepness, *activation, *last, *none;
-    REAL *starts, *carried; /* a row for each segment; a row for each step of a segment */
+    REAL *starts, *charged, *carried; /* a row for each segment; a row for each step of a segment, twice */
 } NAME(Scratch);
 
 enum { NAME(ROWS) = 2 * PARAMETERS + 8 };
 
 static REAL *NAME(allocate)(const Call *c, int backward, NAME(Scratch) *s) {
     int64_t segments = (c->steps + c->segment - 1) / c->segment;
-    int64_t rows = NAME(ROWS) + (backward ? segments + c->segment : 0);
-    REAL *memory = calloc((size_t)(rows * c->block), sizeof(REAL)), *next = memory;
+    int64_t rows = NAME(ROWS) + (backward ? segments + 2 * c->segment : 0);
+    REAL *memory = malloc((size_t)(rows * c->block) * sizeof(REAL)), *next = memory;
     if (!memory) return NULL;
     for (int k = 0; k < PARAMETERS; k++, next += c->block) s->p[k] = next;
     for (int k = 0; k < PARAMETERS; k++, next += c->block) s->g[k] = next;
     REAL **rest[] = {&s->v, &s->fire, &s->burst, &s->distance, &s->steepness, &s->activation, &s->last,
                      &s->none, &s->starts};
     for (int k = 0; k < 9; k++, next += c->block) *rest[k] = next;
-    s->carried = s->starts + (backward ? segments * c->block : 0);
+    s->charged = s->starts + (backward ? segments * c->block : 0);
+    s->carried = s->charged + (backward ? c->segment * c->block : 0);
+    memset(s->none, 0, (size_t)c->block * sizeof(REAL));
     return memory;
 }
 
@@ -70,16 +82,21 @@ CLONES static void NAME(activate_backward)(const Call *c, REAL *restrict z, int6
 
 ALWAYS_INLINE void NAME(forward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratch) *s, int64_t first, int64_t lanes) {
     REAL *restrict v = s->v, *restrict last = (REAL *)c->v + first;
-    const REAL *restrict v0 = (const REAL *)c->v0 + first;
+    const REAL *restrict v0 = c->v0 ? (const REAL *)c->v0 + first : s->none;
     EACH v[i] = NAME(start)(m, v0[i], AT(i));
     for (int64_t t = 0; t < c->steps; t++) {
         const REAL *restrict x = (const REAL *)c->x + t * c->count + first;
         REAL *restrict y = (REAL *)c->y + t * c->count + first;
         REAL *restrict state = c->v_seq ? (REAL *)c->v_seq + t * c->count + first : last;
-        EACH {
+        FETCH(t + 1 < c->steps ? x + c->count : x + lanes);
+        if (c->v_seq || t == c->steps - 1) EACH {
             NAME(Step) now = NAME(step)(m, x[i], v[i], AT(i));
             y[i] = NAME(emit)(m, x[i], now, AT(i));
             state[i] = m.reset_delay && !NAME(waits)(m) ? now.h : now.next;
+            v[i] = now.next;
+        } else EACH {
+            NAME(Step) now = NAME(step)(m, x[i], v[i], AT(i));
+            y[i] = NAME(emit)(m, x[i], now, AT(i));
             v[i] = now.next;
         }
         if (m.neuron == VSN) NAME(activate)(c, y, lanes);
@@ -107,11 +124,11 @@ CLONES static void NAME(slopes)(const Call *c, REAL *restrict u, int64_t lanes) 
 #define SLOPES(potential)                                                                      \
     EACH {                                                                                     \
         NAME(Parameters) p = AT(i);                                                            \
-        REAL h = (potential), distance, steepness;                                             \
-        fire[i] = NAME(fire_at)(m, h, p, &distance, &steepness);                               \
+        REAL at = (potential), distance, steepness;                                            \
+        fire[i] = NAME(fire_at)(m, at, p, &distance, &steepness);                              \
         if (m.neuron == MPR) far[i] = distance;                                                \
         if (m.neuron == MPR && m.mpr) steep[i] = steepness;                                    \
-        if (m.neuron == LIFB) burst[i] = h - p.a;                                              \
+        if (m.neuron == LIFB) burst[i] = at - p.a;                                             \
     }                                                                                          \
     NAME(slopes)(c, fire, lanes);                                                              \
     if (m.neuron == LIFB) NAME(slopes)(c, burst, lanes);                                       \
@@ -121,21 +138,21 @@ CLONES static void NAME(slopes)(const Call *c, REAL *restrict u, int64_t lanes) 
 
 /* Add the gradients of parameters to their rows. */
 #define GATHER(g)                                                                              \
-    if (parameters) {                                                                          \
+    do {                                                                                       \
         decay[i] += (g).decay, gain[i] += (g).gain, threshold[i] += (g).threshold;             \
         if (m.neuron != VSN) a[i] += (g).a;                                                    \
         if (m.neuron == LIFB) b[i] += (g).b;                                                   \
-    }
+    } while (0)
 
-ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int parameters, const Call *c, NAME(Scratch) *s,
-                                        int64_t first, int64_t lanes) {
+ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratch) *s, int64_t first, int64_t lanes) {
     REAL *restrict v = s->v, *restrict fire = s->fire, *restrict burst = s->burst, *restrict far = s->distance,
          *restrict steep = s->steepness, *restrict activation = s->activation;
     REAL *restrict decay = s->g[0], *restrict gain = s->g[1], *restrict threshold = s->g[2], *restrict a = s->g[3],
          *restrict b = s->g[4];
-    const REAL *restrict v0 = (const REAL *)c->v0 + first;
-    REAL *restrict gv0 = (REAL *)c->gv0 + first;
+    const REAL *restrict v0 = c->v0 ? (const REAL *)c->v0 + first : s->none;
+    REAL *restrict gv0 = c->gv0 ? (REAL *)c->gv0 + first : s->last;
     int64_t segments = (c->steps + c->segment - 1) / c->segment;
+    int64_t kept = c->parameter_grads || NAME(waits)(m) ? c->block : 0; /* whether what is carried is needed again */
 
     EACH v[i] = NAME(start)(m, v0[i], AT(i));
     for (int64_t n = 0; n < segments - 1; n++) { /* the potential at the beginning of each segment */
@@ -148,23 +165,30 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int parameters, const Call
     memcpy(s->starts + (segments - 1) * c->block, v, (size_t)lanes * sizeof(REAL));
     EACH v[i] = 0; /* from here on, its gradient */
     EACH activation[i] = 1;
-    if (parameters)
+    if (c->parameter_grads)
         for (int k = 0; k < PARAMETERS; k++) memset(s->g[k], 0, (size_t)lanes * sizeof(REAL));
 
     for (int64_t n = segments - 1; n >= 0; n--) {
         int64_t begin = n * c->segment, end = begin + c->segment < c->steps ? begin + c->segment : c->steps;
         memcpy(s->carried, s->starts + n * c->block, (size_t)lanes * sizeof(REAL));
-        for (int64_t t = begin; t < end - 1; t++) {
+        for (int64_t t = begin; t < end; t++) {
             const REAL *restrict x = (const REAL *)c->x + t * c->count + first;
-            const REAL *restrict from = s->carried + (t - begin) * c->block;
-            REAL *restrict to = s->carried + (t - begin + 1) * c->block;
-            EACH to[i] = NAME(step)(m, x[i], from[i], AT(i)).next;
+            const REAL *from = s->carried + (t - begin) * kept;
+            REAL *restrict h = s->charged + (t - begin) * c->block;
+            REAL *to = s->carried + (t + 1 < end ? t - begin + 1 : 0) * kept;
+            if (kept && t + 1 == end) to = s->last;
+            EACH {
+                NAME(Step) now = NAME(step)(m, x[i], from[i], AT(i));
+                h[i] = now.h;
+                to[i] = now.next;
+            }
         }
         for (int64_t t = end - 1; t >= begin; t--) {
             const REAL *restrict x = (const REAL *)c->x + t * c->count + first;
             const REAL *restrict gy = (const REAL *)c->gy + t * c->count + first;
             const REAL *restrict gs = c->gv_seq ? (const REAL *)c->gv_seq + t * c->count + first : s->none;
-            const REAL *restrict carried = s->carried + (t - begin) * c->block;
+            const REAL *restrict h = s->charged + (t - begin) * c->block;
+            const REAL *restrict carried = s->carried + (t - begin) * kept;
             REAL *restrict gx = (REAL *)c->gx + t * c->count + first;
             if (c->gv && t == c->steps - 1) {
                 const REAL *restrict gv = (const REAL *)c->gv + first;
@@ -173,20 +197,24 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int parameters, const Call
                 gs = s->last;
             }
             const REAL *restrict before = m.reset_delay ? gs : s->none, *restrict after = m.reset_delay ? s->none : gs;
-            SLOPES(NAME(step)(m, x[i], carried[i], p).h);
+            SLOPES(h[i]);
             if (m.neuron == VSN && c->activation != IDENTITY) {
-                EACH activation[i] = x[i] * NAME(step)(m, x[i], carried[i], AT(i)).o;
+                EACH activation[i] = x[i] * NAME(charged)(m, h[i], carried[i], AT(i)).o;
                 NAME(activate_backward)(c, activation, lanes);
             }
+#define BACK                                                                                   \
+    NAME(back)(m, NAME(charged)(m, h[i], carried[i], AT(i)), x[i], AT(i), SLOPE(i), gy[i],      \
+               m.neuron == VSN ? activation[i] : 1, before[i], after[i], v[i])
+            if (c->parameter_grads) EACH {
+                NAME(Gradients) g = BACK;
+                GATHER(g.p);
+            }
             EACH {
-                NAME(Parameters) p = AT(i);
-                NAME(Step) now = NAME(step)(m, x[i], carried[i], p);
-                NAME(Gradients) g = NAME(back)(m, now, x[i], p, SLOPE(i), gy[i],
-                                               m.neuron == VSN ? activation[i] : 1, before[i], after[i], v[i]);
+                NAME(Gradients) g = BACK;
                 gx[i] = g.x;
                 v[i] = g.v;
-                GATHER(g.p)
             }
+#undef BACK
         }
     }
     if (m.reset_delay && !NAME(waits)(m) && !c->constant_start) {
@@ -194,7 +222,7 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int parameters, const Call
         EACH {
             NAME(Parameters) own = {0, 0, 0, 0, 0};
             gv0[i] = NAME(start_backward)(m, v[i], v0[i], AT(i), SLOPE(i), &own);
-            GATHER(own)
+            GATHER(own);
         }
     } else
         memcpy(gv0, v, (size_t)lanes * sizeof(REAL));
@@ -264,12 +292,8 @@ EXPORT CLONES int NAME(snn_ext_backward)(const Call *c, int64_t begin, int64_t e
     for (int64_t first = begin; first < end; first += c->block) {
         int64_t lanes = end - first < c->block ? end - first : c->block;
         for (int k = 0; k < PARAMETERS; k++) NAME(spread)(s->p[k], &c->parameters[k], first, lanes);
-        if (c->parameter_grads) {
-            DISPATCH(NAME(backward_lanes)(m, 1, c, s, first, lanes))
-            NAME(collect)(c, s, first, lanes);
-        } else {
-            DISPATCH(NAME(backward_lanes)(m, 0, c, s, first, lanes))
-        }
+        DISPATCH(NAME(backward_lanes)(m, c, s, first, lanes))
+        if (c->parameter_grads) NAME(collect)(c, s, first, lanes);
     }
     free(memory);
     return 0;
