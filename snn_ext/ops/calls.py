@@ -9,6 +9,7 @@ channel in any memory format.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -189,10 +190,33 @@ class Call(NamedTuple):
     gx: Tensor | None = None
     gv0: Tensor | None = None
     parameters: tuple[Parameter, ...] = ()
+    starts: Tensor | None = None
 
-    def pointers(self) -> tuple[int, ...]:
-        """Where the memory of its sequences and steps begins, in the order of the C structure; 0 for none."""
-        return tuple(0 if tensor is None else tensor.data_ptr() for tensor in self[10:20])
+    def packed(self) -> bytes:
+        """Return the call as the C structure (c/call.h)."""
+        parameters = [
+            number
+            for value, gradient, middle, inner in self.parameters
+            for number in (_pointer(value), _pointer(gradient), middle, inner)
+        ]
+        return _CALL.pack(
+            *self[2:6],
+            *self.numbers,
+            self.parameter_grads,
+            self.scale,
+            self.v_reset,
+            *map(_pointer, self[10:20]),
+            *parameters,
+            *(0, 0, 1, 1) * (PARAMETERS - len(self.parameters)),
+            _pointer(self.starts),
+        )
+
+
+_CALL = struct.Struct("=15q2d10Q" + "QQqq" * PARAMETERS + "Q")
+
+
+def _pointer(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 class Kernels(NamedTuple):

@@ -13,7 +13,6 @@ import ctypes
 import importlib.machinery
 import math
 import os
-import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,9 +32,6 @@ GRAIN = 2**15
 
 LIBRARY = "SNN_EXT_NATIVE"
 """An environment variable that names another build of the library, say with sanitizers."""
-
-_CALL = struct.Struct("=15q2d10Q" + "QQqq" * calls.PARAMETERS)
-
 
 _Pointer, _Int64 = ctypes.c_void_p, ctypes.c_int64
 
@@ -103,17 +99,7 @@ def blocks(what: str, steps: int, size: int) -> tuple[int, int]:
 
 def run(call: calls.Call) -> None:
     """Compute all neurons of a call."""
-    numbers = [number for p in call.parameters for number in (p.values.data_ptr(), _pointer(p), *p[2:])]
-    packed = _CALL.pack(
-        *call[2:6],
-        *call.numbers,
-        call.parameter_grads,
-        call.scale,
-        call.v_reset,
-        *call.pointers(),
-        *numbers,
-        *(0, 0, 1, 1) * (calls.PARAMETERS - len(call.parameters)),
-    )
+    packed = call.packed()
     function, count, block = _functions[call.what, call.dtype], call.neurons, call.block
     threads = min(torch.get_num_threads(), call.steps * count // GRAIN, -(-count // block))
     if threads <= 1:
@@ -126,10 +112,6 @@ def run(call: calls.Call) -> None:
             status = _share(function, packed, count, chunk, threads)
     if status:
         raise MemoryError(f"snn_ext: no memory for the {call.what} pass of {count} neurons")
-
-
-def _pointer(parameter: calls.Parameter) -> int:
-    return 0 if parameter.gradient is None else parameter.gradient.data_ptr()
 
 
 _kernels = calls.Kernels(run, blocks, half=False)

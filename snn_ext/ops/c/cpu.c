@@ -31,25 +31,7 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #define FUNCTION static __attribute__((noinline))
 
-/* Neuron n has the value values[(n / inner) % middle]; NULL if this neuron has no such parameter.  Its gradient:
- * with middle == 1 a double for each block, else one value for each neuron. */
-typedef struct {
-    const void *values;
-    void *gradient;
-    int64_t middle, inner;
-} Parameter;
-
-typedef struct {
-    int64_t steps, count, block, segment; /* time steps, neurons, neurons a block, steps a segment */
-    int64_t neuron, reset, activation, surrogate, spiking, strict, detach_reset, reset_delay, constant_start, mpr,
-        parameter_grads;
-    double scale, v_reset;
-    const void *x, *v0;           /* [steps, count] and [count]; v0 may be NULL, for zero, and so may gv0 */
-    void *y, *v, *v_seq;          /* forward; v_seq may be NULL */
-    const void *gy, *gv, *gv_seq; /* backward; the last two may be NULL */
-    void *gx, *gv0;
-    Parameter parameters[5]; /* decay, gain, threshold, and those of the neuron */
-} Call;
+#include "call.h"
 
 #define REAL float
 #define BITS uint32_t

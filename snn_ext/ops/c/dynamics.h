@@ -1,6 +1,6 @@
 /* The dynamics of one neuron over one time step, and their derivatives: the equations of snn_ext/neurons in C.
  *
- * One text for every processor: cpu.c includes it for float and for double, cuda.cu is compiled by NVRTC
+ * One text for every processor: cpu.c includes it for float and for double, kernel.cu is compiled by NVRTC
  * for the precision asked for.  Who includes it defines
  *
  *   REAL         float or double
@@ -157,11 +157,11 @@ INLINE REAL NAME(distance)(REAL h, NAME(Parameters) p) {
 }
 
 INLINE REAL NAME(rectify)(REAL z, REAL *slope) {
-    REAL size = FABS(z), tanh = TANH(3 * z), beyond_half = size + (REAL)0.5, inverse = RCBRT(beyond_half);
+    REAL size = FABS(z), bend = TANH(3 * z), beyond_half = size + (REAL)0.5, inverse = RCBRT(beyond_half);
     REAL root = beyond_half * inverse * inverse;
     REAL beyond = z > 0 ? root - (REAL)0.5 : z < 0 ? (REAL)0.5 - root : 0 * z;
-    *slope = size <= (REAL)0.5 ? (REAL)(1.5 / TANH_3_2) * (1 - tanh * tanh) : inverse * inverse / 3;
-    return size <= (REAL)0.5 ? (REAL)(0.5 / TANH_3_2) * tanh : beyond;
+    *slope = size <= (REAL)0.5 ? (REAL)(1.5 / TANH_3_2) * (1 - bend * bend) : inverse * inverse / 3;
+    return size <= (REAL)0.5 ? (REAL)(0.5 / TANH_3_2) * bend : beyond;
 }
 
 /* ---- forward ---- */

@@ -1,0 +1,139 @@
+"""Every compiled kernel against the reference: variants, sizes, layouts, precisions, extreme values."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from kernels import EQUATIONS, WHEN, agree, both, every_equation, every_kernel, tensors
+from specs import SCALES, layouts
+
+from snn_ext.surrogate import from_name
+
+
+@every_kernel
+@every_equation
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_every_variant(kernels, equations, dtype):
+    for name, strict, spiking, *flags in itertools.product(SCALES, *[(False, True)] * 5):
+        x_seq, v0, p = tensors(equations, (5, 2, 3), dtype, {"threshold": (3,), "decay": (2, 1)})
+        surrogate = from_name(name, SCALES[name], spiking=spiking, strict=strict)
+        agree(
+            both(kernels, equations, x_seq, v0, p, surrogate, dict(zip(WHEN, flags, strict=True))),
+            equations,
+            spiking,
+        )
+
+
+@every_kernel
+@given(st.data())
+def test_random_cases(kernels, data):
+    equations = data.draw(st.sampled_from(EQUATIONS))
+    shape = tuple(data.draw(st.lists(st.integers(1, 5), min_size=0, max_size=4)))
+    possible = st.sampled_from(sorted(set(layouts(shape))))
+    shapes = {name: data.draw(possible) for name in equations.parameters}
+    dtype = data.draw(st.sampled_from([torch.float64, torch.float32]))
+    steps = data.draw(st.integers(1, 9))
+    torch.manual_seed(data.draw(st.integers(0, 2**31)))
+    x_seq, v0, p = tensors(equations, (steps, *shape), dtype, shapes)
+    order = data.draw(st.permutations(range(len(shape) + 1)))
+    x_seq = x_seq.permute(order).contiguous().permute(sorted(range(len(order)), key=order.__getitem__))
+    name = data.draw(st.sampled_from(sorted(SCALES)))
+    surrogate = from_name(name, SCALES[name], strict=data.draw(st.booleans()))
+    agree(
+        both(kernels, equations, x_seq, v0, p, surrogate, {flag: data.draw(st.booleans()) for flag in WHEN}),
+        equations,
+    )
+
+
+@every_kernel
+@every_equation
+@pytest.mark.parametrize("count", [1, 7, 15, 16, 17, 255, 256, 257, 1023, 1024, 1025, 2048])
+def test_odd_sizes(kernels, equations, count):
+    x_seq, v0, p = tensors(equations, (3, count), torch.float32, {"threshold": (count,)})
+    agree(
+        both(kernels, equations, x_seq, v0, p, from_name("atan", 2.0), dict.fromkeys(WHEN, False)), equations
+    )
+
+
+@every_kernel
+@every_equation
+@pytest.mark.parametrize("steps", [1, 31, 32, 33, 64, 65, 1000])
+def test_long_sequences_are_recomputed_in_segments(kernels, equations, steps):
+    x_seq, v0, p = tensors(equations, (steps, 37), torch.float64)
+    agree(
+        both(kernels, equations, x_seq, v0, p, from_name("atan", 2.0), dict.fromkeys(WHEN, True)), equations
+    )
+
+
+@every_kernel
+@every_equation
+@pytest.mark.parametrize("layout", ["channels_last", "batch_first", "sliced", "expanded"])
+def test_layouts(kernels, equations, layout):
+    shapes = {
+        "threshold": (3, 1, 1),
+        "decay": (3, 4, 5),
+        "burst_intensity": (3, 1, 5),
+        "amplitude": (2, 1, 1, 1),
+    }
+    x_seq, v0, p = tensors(equations, (4, 2, 3, 4, 5), torch.float64, shapes)
+    if layout == "channels_last":
+        x_seq = x_seq.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (4, 2))
+    elif layout == "batch_first":
+        x_seq = x_seq.transpose(0, 1).contiguous().transpose(0, 1)
+    elif layout == "sliced":
+        x_seq = torch.cat((x_seq, x_seq), -1)[..., ::2]
+    else:
+        x_seq, v0 = x_seq[:, :, :, :1].expand(x_seq.shape), v0[:1].expand(v0.shape)
+    agree(
+        both(kernels, equations, x_seq, v0, p, from_name("sigmoid", 4.0), dict.fromkeys(WHEN, False)),
+        equations,
+    )
+
+
+@every_kernel
+@every_equation
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precisions_keep_a_float32_state(kernels, equations, dtype):
+    x_seq, v0, p = tensors(equations, (6, 40), torch.float32)
+    results = both(
+        kernels, equations, x_seq.to(dtype), v0, p, from_name("atan", 2.0), dict.fromkeys(WHEN, False)
+    )
+    assert results[1]["v"].dtype == torch.float32
+    agree(results, equations)
+
+
+@every_kernel
+@every_equation
+@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_nan_infinity_and_denormals_go_where_they_go_in_the_reference(kernels, equations, name, dtype):
+    tiny = torch.finfo(dtype).tiny
+    values = [0.0, -0.0, tiny / 8, -tiny / 8, torch.nan, torch.inf, -torch.inf, 1e30, -1e30, 0.5, -0.5, 0.7]
+    if (
+        getattr(equations, "activation", "") == "gelu"
+    ):  # torch's own float32 GELU of infinity is NaN on some machines
+        values.remove(torch.inf)
+    x_seq = torch.tensor(list(itertools.product(values, repeat=2)), dtype=dtype).T.contiguous()
+    _, _, p = tensors(equations, (2, 1), dtype)
+    v0 = torch.zeros(x_seq.shape[1], dtype=dtype)
+    for flag in (False, True):
+        when = {"detach_reset": flag, "reset_delay": flag, "constant_start": False}
+        expected, found = both(kernels, equations, x_seq, v0, p, from_name(name, SCALES[name]), when)
+        for key in ("y_seq", "v", "v_seq", "gx", "gv0"):
+            assert torch.equal(found[key].isnan(), expected[key].isnan()), key
+            finite = ~expected[key].isnan()
+            assert torch.allclose(found[key][finite], expected[key][finite], rtol=1e-4, atol=1e-6), key
+
+
+@every_kernel
+@pytest.mark.parametrize(("step", "shape"), [((0, 5), ()), ((0, 5), (5,)), ((0,), (0,))])
+def test_an_empty_batch(kernels, step, shape):
+    x_seq, v0 = torch.zeros(3, *step), torch.zeros(step)
+    p = {name: torch.full(shape, 0.5) for name in EQUATIONS[0].parameters}
+    expected, found = both(
+        kernels, EQUATIONS[0], x_seq, v0, p, from_name("atan", 2.0), dict.fromkeys(WHEN, False)
+    )
+    assert found["y_seq"].shape == (3, *step)
+    assert torch.equal(found["decay"], expected["decay"])
