@@ -1,4 +1,4 @@
-"""The command line: ``snn-ext info`` and ``snn-ext demo``."""
+"""The command line: ``snn-ext info``, ``snn-ext demo`` and ``snn-ext bench``."""
 
 from __future__ import annotations
 
@@ -27,9 +27,19 @@ def main(argv: list[str] | None = None) -> int:
         "--quick", action="store_true", help="few epochs: shows that it runs, not what it reaches"
     )
     demo.add_argument("--output", default="snn-ext-demo.png", help="picture to write (default: %(default)s)")
+    bench = commands.add_parser("bench", help="time and memory beside the frameworks' own neurons")
+    bench.add_argument("--quick", action="store_true", help="few sizes and repeats, under a minute")
+    bench.add_argument("--framework", choices=FRAMEWORKS, help="measure one framework only")
+    bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
+    bench.add_argument("--threads", type=_positive, help="threads of torch (default: as torch has it)")
+    bench.add_argument(
+        "--output", default="snn-ext-bench", help="picture and JSON to write, without ending (%(default)s)"
+    )
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
-    return info() if arguments.command == "info" else _demo(arguments)
+    if arguments.command == "info":
+        return info()
+    return _demo(arguments) if arguments.command == "demo" else _bench(arguments)
 
 
 def _positive(text: str) -> int:
@@ -91,8 +101,8 @@ def _implementation_problem() -> str:
     return ""
 
 
-def _output_problem(path: Path) -> str:
-    """Return why the picture cannot be written, before anything has been trained for it."""
+def _output_problem(command: str, path: Path) -> str:
+    """Return why the picture cannot be written, before anything has been computed for it."""
     from matplotlib.figure import Figure
 
     kinds = sorted(Figure().canvas.get_supported_filetypes())
@@ -100,7 +110,7 @@ def _output_problem(path: Path) -> str:
         return f"--output {path} does not name a picture; end it in one of: {', '.join(kinds)}"
     folder = path.resolve().parent
     if not os.access(folder, os.W_OK):
-        return f"snn-ext demo cannot write into {folder}; choose another file with --output"
+        return f"snn-ext {command} cannot write into {folder}; choose another file with --output"
     return ""
 
 
@@ -111,35 +121,65 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _demo(arguments: argparse.Namespace) -> int:
-    state = faces()
+def _ready(arguments: argparse.Namespace, needed: tuple[str, ...], picture: str) -> list[str]:
+    """Return the frameworks that a command can use, or none after a line that says what is missing."""
+    command, state = arguments.command, faces()
     if arguments.framework:
         state = {arguments.framework: state[arguments.framework]}
     available = [name for name, problem in state.items() if not problem]
-    if not available:
-        print(
-            "snn-ext demo needs snnTorch or SpikingJelly; install both with: pip install 'snn-ext[all]'"
-            if not arguments.framework
-            else next(iter(state.values())),
-            file=sys.stderr,
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    problem = ""
+    if not available and arguments.framework:
+        problem = state[arguments.framework]
+    elif not available:
+        problem = (
+            f"snn-ext {command} needs snnTorch or SpikingJelly; install both with: pip install 'snn-ext[all]'"
         )
-        return 1
-    missing = [name for name in ("matplotlib", "rich", "sklearn") if importlib.util.find_spec(name) is None]
-    if missing:
-        print(
-            f"snn-ext demo needs {', '.join(missing)}; install with: pip install 'snn-ext[demo]'",
-            file=sys.stderr,
+    elif missing:
+        problem = (
+            f"snn-ext {command} needs {', '.join(missing)}; install with: pip install 'snn-ext[{command}]'"
         )
-        return 1
-    problem = _implementation_problem() or _output_problem(Path(arguments.output))
+    problem = problem or _implementation_problem() or _output_problem(command, Path(picture))
     if problem:
         print(problem, file=sys.stderr)
-        return 1
+        return []
     for problem in filter(None, state.values()):
         print(f"{problem}  (running the other framework)")
-    from .demo import run
+    return available
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    available = _ready(arguments, ("matplotlib", "rich", "sklearn"), arguments.output)
+    if not available:
+        return 1
+    from .demo.run import run
 
     run(available, seeds=arguments.seeds, quick=arguments.quick, output=arguments.output)
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    import torch
+
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        print("snn-ext bench --device cuda: torch finds no CUDA device; use --device cpu", file=sys.stderr)
+        return 1
+    available = _ready(arguments, ("matplotlib", "rich"), f"{arguments.output}.png")
+    if not available:
+        return 1
+    from .bench.run import FULL, QUICK, run
+
+    run(
+        available,
+        plan=QUICK if arguments.quick else FULL,
+        device=torch.device(arguments.device),
+        threads=arguments.threads,
+        output=arguments.output,
+    )
+    if arguments.quick:
+        print("next: snn-ext bench (all sizes, about ten minutes), or snn-ext info")
+    else:
+        print("next: snn-ext demo (what the neurons learn), or snn-ext info")
     return 0
 
 

@@ -1,16 +1,16 @@
 """The CUDA text compiles for every architecture, and is chosen where it can run."""
 
 import ctypes
-import importlib.util
-import itertools
 
 import pytest
 import torch
 from kernels import EQUATIONS
 
-from snn_ext.ops import calls, cupy, dispatch
+from snn_ext.ops import calls, cupy
 
-nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC comes with torch's CUDA builds", exc_type=ImportError)
+nvrtc = pytest.importorskip(
+    "cuda.bindings.nvrtc", reason="NVRTC comes with torch's CUDA builds", exc_type=ImportError
+)
 
 KINDS = sorted(
     {

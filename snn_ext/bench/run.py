@@ -1,0 +1,247 @@
+"""The bench's course: measure sizes, memory and networks, print the tables, write figures and picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..ops import dispatch
+from . import memory, networks, report
+from .cases import Case, cases, floors, forced, forward, step
+from .picture import draw
+from .timing import exponent, interleaved
+
+HEADLINE = ((1, 1000), (4, 1000), (16, 262_144))
+"""Steps and neurons of the sizes whose ratios are printed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is measured: sizes (steps, neurons), seconds and repeats for each of them and for a network."""
+
+    sizes: tuple[tuple[int, int], ...]
+    memory: tuple[int, int]
+    seconds: float
+    repeats: int
+    slow: float
+    """Seconds that a single call may take; what is slower is left out."""
+
+
+CAP = 2**26
+"""Steps times neurons at most: a quarter of a gigabyte for each sequence."""
+FULL = Plan(
+    (
+        (1, 1000),
+        *(
+            (steps, neurons)
+            for steps in (4, 16, 64, 256)
+            for neurons in (1000, 16_384, 262_144, 1_048_576, 4_000_000)
+            if steps * neurons <= CAP
+        ),
+    ),
+    memory=(16, 1_048_576),
+    seconds=12,
+    repeats=7,
+    slow=10,
+)
+QUICK = Plan((*HEADLINE, (64, 16_384)), memory=(16, 1_048_576), seconds=1, repeats=3, slow=1)
+
+
+def run(
+    frameworks: list[str], *, plan: Plan, device: torch.device, threads: int | None, output: str
+) -> dict[str, Any]:
+    """Measure, print and write everything; return what is written to the JSON file."""
+    console = Console()
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        results: dict[str, Any] = {"versions": _versions(frameworks), "machine": _machine(device)}
+        console.print(report.header(results))
+        with Progress(
+            TextColumn("{task.description:<48}"), BarColumn(), TimeElapsedColumn(), console=console
+        ) as progress:
+            total = len(plan.sizes) + len(frameworks) * (1 + len(networks.NETWORKS))
+            bar = progress.add_task("", total=total)
+
+            def tick(what: str) -> None:
+                progress.update(bar, description=what)
+
+            def measured(results: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+                found = []
+                for result in results:
+                    found.append(result)
+                    progress.advance(bar)
+                return found
+
+            results["sizes"] = measured(_sizes(frameworks, plan, device, tick))
+            results["memory"] = measured(_memory(frameworks, plan, device, tick))
+            results["networks"] = measured(_networks(frameworks, plan, device, tick))
+        results["exponents"] = _exponents(results["sizes"])
+    finally:
+        torch.set_num_threads(before)
+    for table in report.tables(results, HEADLINE):
+        console.print(table)
+    path = Path(output).resolve()
+    path.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    draw(results, path.with_suffix(".png"))
+    console.print(
+        f"figures: {path.with_suffix('.json')}\npicture: {path.with_suffix('.png')}", soft_wrap=True
+    )
+    return results
+
+
+def _sizes(frameworks: list[str], plan: Plan, device: torch.device, tick: Any) -> Iterator[dict[str, Any]]:
+    for steps, neurons in plan.sizes:
+        tick(f"{steps} steps, {neurons:,} neurons")
+        x_seq = torch.randn(steps, neurons, device=device).requires_grad_()
+        grad = torch.randn(steps, neurons, device=device)
+        found = [case for framework in frameworks for case in cases(framework, steps, device)]
+        if (steps, neurons) == HEADLINE[-1]:
+            for framework in frameworks:
+                for case in cases(framework, steps, device, learned=True):
+                    found.append(case._replace(name=f"{case.name}, decay learned"))
+        found = [case for case in found if not _too_slow(case, x_seq, grad, plan)]
+        runs: dict[Any, Any] = {}
+        for case in found:
+            runs[case, "forward"] = forward(case.run, x_seq)
+            runs[case, "both"] = step(case.run, x_seq, grad)
+        for name, (alone, both) in floors(x_seq.detach(), grad).items():
+            floor = Case(name, "", "", torch.clone)
+            runs[floor, "forward"], runs[floor, "both"] = alone, both
+            found.append(floor)
+        times = interleaved(
+            runs,
+            seconds=plan.seconds,
+            repeats=plan.repeats,
+            device=device,
+            around=lambda key: forced(key[0].implementation),
+        )
+        entries = [
+            {
+                **_named(case),
+                "forward": _summary(times[case, "forward"]),
+                "both": _summary(times[case, "both"]),
+            }
+            for case in found
+        ]
+        yield {"steps": steps, "neurons": neurons, "cases": entries}
+
+
+def _too_slow(case: Case, x_seq: torch.Tensor, grad: torch.Tensor, plan: Plan) -> bool:
+    """Whether one call takes longer than the plan allows, told from a tenth of the neurons."""
+    steps, neurons = x_seq.shape
+    if steps * neurons < 2**24:
+        return False
+    part = x_seq.detach()[:, : neurons // 10].contiguous().requires_grad_()
+    once = step(case.run, part, grad[:, : neurons // 10].contiguous())
+    with forced(case.implementation):
+        (seconds,) = interleaved({"": once}, seconds=0, repeats=1, device=x_seq.device)[""]
+    return 10 * seconds > plan.slow
+
+
+def _memory(frameworks: list[str], plan: Plan, device: torch.device, tick: Any) -> Iterator[dict[str, Any]]:
+    steps, neurons = plan.memory
+    for framework in frameworks:
+        tick(f"memory, {framework}")
+        x_seq = torch.randn(steps, neurons, device=device).requires_grad_()
+        grad = torch.randn(steps, neurons, device=device)
+        unit = x_seq.nbytes
+        entries = []
+        for case in cases(framework, steps, device):
+            with forced(case.implementation):
+                kept = memory.saved(case.run, x_seq)
+                peak = memory.peak(step(case.run, x_seq, grad), device)
+            entries.append(
+                {**_named(case), "saved": kept / unit, "peak": None if peak is None else peak / unit}
+            )
+        yield {"framework": framework, "steps": steps, "neurons": neurons, "bytes": unit, "cases": entries}
+
+
+def _networks(frameworks: list[str], plan: Plan, device: torch.device, tick: Any) -> Iterator[dict[str, Any]]:
+    for framework in frameworks:
+        for kind in networks.NETWORKS:
+            tick(f"{kind} network, {framework}")
+            times = interleaved(
+                networks.training_steps(kind, framework, device),
+                seconds=plan.seconds,
+                repeats=plan.repeats,
+                device=device,
+            )
+            relu = median(times[networks.RELU])
+            yield {
+                "network": kind,
+                "framework": framework,
+                "steps": networks.STEPS,
+                "batch": networks.BATCH,
+                "cases": [
+                    {"name": name, "step": _summary(values), "relu": median(values) / relu}
+                    for name, values in times.items()
+                ],
+            }
+
+
+def _exponents(sizes: list[dict[str, Any]], least: int = 10**6) -> list[dict[str, Any]]:
+    """Return how cost grows with steps and with neurons, where the work is large enough to rule it."""
+    found = []
+    for along, other in (("steps", "neurons"), ("neurons", "steps")):
+        large = [size for size in sizes if size["steps"] * size["neurons"] >= least]
+        for fixed in sorted({size[other] for size in large}):
+            line = [size for size in large if size[other] == fixed]
+            if len(line) < 3:
+                continue
+            for entry in line[0]["cases"]:
+                key = report.key(entry)
+                seconds = [report.seconds(size, key) for size in line]
+                if None not in seconds:
+                    fit = exponent([size[along] for size in line], seconds)  # type: ignore[arg-type]
+                    found.append({**_named(entry), "along": along, other: fixed, "exponent": fit})
+    return found
+
+
+def _named(case: Case | dict[str, Any]) -> dict[str, str]:
+    named = case._asdict() if isinstance(case, Case) else case
+    return {name: named[name] for name in ("name", "framework", "implementation")}
+
+
+def _summary(times: list[float]) -> dict[str, float]:
+    low, _, high = quantiles(times, n=4) if len(times) > 1 else times * 3
+    return {"median": median(times), "low": low, "high": high, "repeats": len(times)}
+
+
+def _versions(frameworks: list[str]) -> dict[str, str]:
+    packages = ("snn-ext", "torch", *frameworks)
+    return {
+        "Python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": device.type,
+        "name": name,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "implementation": dispatch.implementation(device),
+        "missing": {name: why for name in dispatch.NAMES if (why := dispatch.why_not(name))},
+    }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
