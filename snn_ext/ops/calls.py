@@ -190,6 +190,7 @@ class Call(NamedTuple):
     gx: Tensor | None = None
     gv0: Tensor | None = None
     parameters: tuple[Parameter, ...] = ()
+    stream: bool = False
     starts: Tensor | None = None
 
     def packed(self) -> bytes:
@@ -208,11 +209,12 @@ class Call(NamedTuple):
             *map(_pointer, self[10:20]),
             *parameters,
             *(0, 0, 1, 1) * (PARAMETERS - len(self.parameters)),
+            self.stream,
             _pointer(self.starts),
         )
 
 
-_CALL = struct.Struct("=15q2d10Q" + "QQqq" * PARAMETERS + "Q")
+_CALL = struct.Struct("=15q2d10Q" + "QQqq" * PARAMETERS + "qQ")
 
 
 def _pointer(tensor: Tensor | None) -> int:

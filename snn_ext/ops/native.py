@@ -23,10 +23,12 @@ import torch
 
 from . import calls
 
-BLOCK = 1024
+BLOCK = 256
 """Neurons that are computed together at most; a multiple of every vector length."""
 SCRATCH = 2**18
 """Bytes that the potentials of a block may fill in the backward pass, while a block can be made smaller."""
+STREAM = 2**24
+"""Bytes of a sequence from which on it is written past the cache."""
 GRAIN = 2**15
 """Neurons times steps that are worth a thread."""
 
@@ -99,6 +101,7 @@ def blocks(what: str, steps: int, size: int) -> tuple[int, int]:
 
 def run(call: calls.Call) -> None:
     """Compute all neurons of a call."""
+    call = call._replace(stream=call.steps * call.neurons * call.dtype.itemsize >= STREAM)
     packed = call.packed()
     function, count, block = _functions[call.what, call.dtype], call.neurons, call.block
     threads = min(torch.get_num_threads(), call.steps * count // GRAIN, -(-count // block))

@@ -18,5 +18,6 @@ typedef struct {
     const void *gy, *gv, *gv_seq; /* backward; the last two may be NULL */
     void *gx, *gv0;
     Parameter parameters[5]; /* decay, gain, threshold, and those of the neuron */
+    long long stream;        /* on the CPU: whether what goes out is too large to stay in the cache */
     void *starts;            /* backward on CUDA: memory for the potential at the beginning of each segment but the last */
 } Call;

@@ -21,8 +21,11 @@ INLINE void NAME(reduce)(REAL x, REAL *power, REAL *rest) {
     const REAL magic = ROUNDER; /* adding it rounds to an integer, which is then in the low bits */
     REAL shifted = x * (REAL)1.4426950408889634074 + magic, n = shifted - magic, r, p;
     r = (x - n * LN2_HIGH) - n * LN2_LOW;
-    p = 1;
-    UNROLL for (int k = EXP_TERMS; k > 1; k--) p = 1 + p * r * ((REAL)1 / k);
+    /* 1 + r/2! + r^2/3! + ...; `inverse` is folded by the compiler */
+    REAL inverse = 1;
+    UNROLL for (int k = 2; k <= EXP_TERMS; k++) inverse = inverse / k;
+    p = inverse;
+    UNROLL for (int k = EXP_TERMS; k > 1; k--) inverse = inverse * k, p = p * r + inverse;
     *rest = p * r;
     *power = NAME(from_bits)((NAME(to_bits)(shifted) + EXP_BIAS) << EXP_SHIFT);
 }

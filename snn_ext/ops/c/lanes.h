@@ -24,11 +24,11 @@
 /* Rows of scratch memory, each `block` long. */
 typedef struct {
     REAL *p[PARAMETERS], *g[PARAMETERS];
-    REAL *v, *fire, *burst, *distance, *steepness, *activation, *last, *none;
+    REAL *v, *fire, *burst, *distance, *steepness, *activation, *last, *none, *out;
     REAL *starts, *charged, *carried; /* a row for each segment; a row for each step of a segment, twice */
 } NAME(Scratch);
 
-enum { NAME(ROWS) = 2 * PARAMETERS + 8 };
+enum { NAME(ROWS) = 2 * PARAMETERS + 9 };
 
 static REAL *NAME(allocate)(const Call *c, int backward, NAME(Scratch) *s) {
     int64_t segments = (c->steps + c->segment - 1) / c->segment;
@@ -38,8 +38,8 @@ static REAL *NAME(allocate)(const Call *c, int backward, NAME(Scratch) *s) {
     for (int k = 0; k < PARAMETERS; k++, next += c->block) s->p[k] = next;
     for (int k = 0; k < PARAMETERS; k++, next += c->block) s->g[k] = next;
     REAL **rest[] = {&s->v, &s->fire, &s->burst, &s->distance, &s->steepness, &s->activation, &s->last,
-                     &s->none, &s->starts};
-    for (int k = 0; k < 9; k++, next += c->block) *rest[k] = next;
+                     &s->none, &s->out, &s->starts};
+    for (int k = 0; k < 10; k++, next += c->block) *rest[k] = next;
     s->charged = s->starts + (backward ? segments * c->block : 0);
     s->carried = s->charged + (backward ? c->segment * c->block : 0);
     memset(s->none, 0, (size_t)c->block * sizeof(REAL));
@@ -86,7 +86,8 @@ ALWAYS_INLINE void NAME(forward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratch
     EACH v[i] = NAME(start)(m, v0[i], AT(i));
     for (int64_t t = 0; t < c->steps; t++) {
         const REAL *restrict x = (const REAL *)c->x + t * c->count + first;
-        REAL *restrict y = (REAL *)c->y + t * c->count + first;
+        REAL *out = (REAL *)c->y + t * c->count + first;
+        REAL *restrict y = c->stream ? s->out : out;
         REAL *restrict state = c->v_seq ? (REAL *)c->v_seq + t * c->count + first : last;
         FETCH(t + 1 < c->steps ? x + c->count : x + lanes);
         if (c->v_seq || t == c->steps - 1) EACH {
@@ -100,6 +101,7 @@ ALWAYS_INLINE void NAME(forward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratch
             v[i] = now.next;
         }
         if (m.neuron == VSN) NAME(activate)(c, y, lanes);
+        if (c->stream) stream(out, y, lanes * sizeof(REAL));
         if (c->v_seq && t == c->steps - 1) memcpy(last, state, (size_t)lanes * sizeof(REAL));
     }
 }
@@ -176,6 +178,7 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratc
             const REAL *from = s->carried + (t - begin) * kept;
             REAL *restrict h = s->charged + (t - begin) * c->block;
             REAL *to = s->carried + (t + 1 < end ? t - begin + 1 : 0) * kept;
+            FETCH(t + 1 < end ? x + c->count : (const REAL *)c->gy + t * c->count + first);
             if (kept && t + 1 == end) to = s->last;
             EACH {
                 NAME(Step) now = NAME(step)(m, x[i], from[i], AT(i));
@@ -189,13 +192,15 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratc
             const REAL *restrict gs = c->gv_seq ? (const REAL *)c->gv_seq + t * c->count + first : s->none;
             const REAL *restrict h = s->charged + (t - begin) * c->block;
             const REAL *restrict carried = s->carried + (t - begin) * kept;
-            REAL *restrict gx = (REAL *)c->gx + t * c->count + first;
+            REAL *out = (REAL *)c->gx + t * c->count + first;
+            REAL *restrict gx = c->stream ? s->out : out;
             if (c->gv && t == c->steps - 1) {
                 const REAL *restrict gv = (const REAL *)c->gv + first;
                 REAL *restrict both = s->last;
                 EACH both[i] = gs[i] + gv[i];
                 gs = s->last;
             }
+            FETCH(t > 0 ? gy - c->count : gy + lanes);
             const REAL *restrict before = m.reset_delay ? gs : s->none, *restrict after = m.reset_delay ? s->none : gs;
             SLOPES(h[i]);
             if (m.neuron == VSN && c->activation != IDENTITY) {
@@ -215,6 +220,7 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratc
                 v[i] = g.v;
             }
 #undef BACK
+            if (c->stream) stream(out, gx, lanes * sizeof(REAL));
         }
     }
     if (m.reset_delay && !NAME(waits)(m) && !c->constant_start) {
@@ -281,6 +287,7 @@ EXPORT CLONES int NAME(snn_ext_forward)(const Call *c, int64_t begin, int64_t en
         DISPATCH(NAME(forward_lanes)(m, c, s, first, lanes))
     }
     free(memory);
+    FENCE;
     return 0;
 }
 
@@ -296,5 +303,6 @@ EXPORT CLONES int NAME(snn_ext_backward)(const Call *c, int64_t begin, int64_t e
         if (c->parameter_grads) NAME(collect)(c, s, first, lanes);
     }
     free(memory);
+    FENCE;
     return 0;
 }
