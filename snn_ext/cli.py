@@ -66,7 +66,7 @@ def faces() -> dict[str, str]:
 
 def info() -> int:
     """Print what is installed, which faces can be used, and what runs each operator."""
-    from .ops import dispatch, native, operators
+    from .ops import dispatch, operators
 
     print(f"{'Python':<14}{platform.python_version()}")
     for package in ("snn-ext", "torch", "numpy", "snntorch", "spikingjelly", "nir", "nirtorch", "cupy"):
@@ -85,8 +85,9 @@ def info() -> int:
         for neuron in operators.NEURONS:
             implementation = dispatch.implementation(device)
             print(f"snn_ext::{neuron.name} on {device:<5} runs: {implementation}")
-    if why_not := native.why_not:
-        print(f"no native implementation: {why_not}")
+    for name in dispatch.NAMES:
+        if why_not := dispatch.why_not(name):
+            print(f"no {name} implementation: {why_not}")
     print(f"(force one with the environment variable {dispatch.VARIABLE}={'|'.join(dispatch.available())})")
     return 0
 

@@ -326,11 +326,12 @@ def run(
     return_v_seq: bool = False,
     names: Mapping[str, str] | None = None,
     observer: Any = None,
+    implementation: str | None = None,
 ) -> tuple[Tensor, ...]:
     """Run `neuron`, checked and prepared: what the functions above and both faces call.
 
     `names` says what a face calls the arguments, for errors; an `observer` (`snn_ext.observe`) is shown the
-    steps.
+    steps.  An `implementation` is what eager calls run on instead of the fastest (`snn_ext.ops.dispatch`).
     """
 
     def named(name: str) -> str:
@@ -350,8 +351,15 @@ def run(
     known = is_fused(surrogate) and state_quant is None and isinstance(getattr(neuron, "activation", ""), str)
     if known and not _transformed(x_seq, start, *p.values()):
         assert isinstance(surrogate, Surrogate)
-        y_seq, v, v_seq = operators.run(neuron, x_seq, start, p, surrogate, **when, return_v_seq=return_v_seq)
+        y_seq, v, v_seq = operators.run(
+            neuron, x_seq, start, p, surrogate, **when, return_v_seq=return_v_seq, wanted=implementation
+        )
         return (y_seq, v, v_seq) if return_v_seq and v_seq is not None else (y_seq, v)
+    if implementation not in (None, "reference") and not known:
+        raise NotImplementedError(
+            f"{implementation} has no kernel for a {named('surrogate')} or activation that is a callable of "
+            "your own, nor for a quantised state; use a named one, or backend='torch'"
+        )
     start = reference.start(start, x_seq)
     steps = reference.unroll(
         neuron.in_precision(x_seq.dtype), x_seq, start, p, surrogate, **when, state_quant=state_quant

@@ -40,7 +40,7 @@ def cases(framework: str, steps: int, device: torch.device, learned: bool = Fals
     native, ours = make(steps, device, learned)
     found = [Case(name, framework, "", run) for name, run in native.items()]
     for implementation in dispatch.available():
-        if implementation == "reference" or dispatch._SERVES[implementation] == device.type:
+        if implementation == "reference" or dispatch.SERVES[implementation] == device.type:
             found += [Case(name, framework, implementation, run) for name, run in ours.items()]
     return found
 

@@ -55,7 +55,7 @@ FULL = Plan(
     repeats=7,
     slow=10,
 )
-QUICK = Plan((*HEADLINE, (64, 16_384)), memory=(16, 1_048_576), seconds=1, repeats=3, slow=1)
+QUICK = Plan((*HEADLINE, (16, 16_384), (64, 16_384)), memory=(16, 1_048_576), seconds=1, repeats=3, slow=1)
 
 
 def run(

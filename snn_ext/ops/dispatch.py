@@ -19,7 +19,9 @@ from . import cupy, native, reference
 VARIABLE = "SNN_EXT_IMPL"
 NAMES = ("reference", "native", "cupy")
 _MODULES: dict[str, ModuleType] = {"reference": reference, "native": native, "cupy": cupy}
-_SERVES = {"native": "cpu", "cupy": "cuda"}
+SERVES = {"native": "cpu", "cupy": "cuda"}
+"""The kind of device that a compiled implementation serves; the reference serves all."""
+_SPOKEN = {"cpu": "the CPU", "cuda": "CUDA"}
 _warned = False
 
 
@@ -55,13 +57,10 @@ def implementation(device: torch.device | str = "cpu", wanted: str | None = None
         raise RuntimeError(f"{what} is not available here: {problem}")
     if forced not in NAMES:
         raise RuntimeError(f"{what} is not available here; unset it, or use one of: {', '.join(available())}")
-    serves = _SERVES.get(forced, kind)
+    serves = SERVES.get(forced, kind)
     if serves != kind:
         raise RuntimeError(f"{what} runs on {_SPOKEN[serves]}, not on {kind}; unset it, or use 'reference'")
     return forced
-
-
-_SPOKEN = {"cpu": "the CPU", "cuda": "CUDA"}
 
 
 def choose(device: torch.device, wanted: str | None = None) -> ModuleType:

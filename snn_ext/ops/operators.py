@@ -52,17 +52,21 @@ def run(
     reset_delay: bool,
     constant_start: bool,
     return_v_seq: bool,
+    wanted: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Run `neuron`, whose parameters stand in `p` under their names: by its operator, or without the cost
-    of dispatching one where nobody could tell the difference (`plain`)."""
+    """Run `neuron`, whose parameters stand in `p` under their names.
+
+    By its operator, or without the cost of dispatching one where nobody could tell the difference (`plain`),
+    and then on the implementation that is `wanted`.
+    """
     values = [p[name] for name in neuron.parameters]
     if plain(x_seq, v0, *values):
         when = {"detach_reset": detach_reset, "reset_delay": reset_delay, "constant_start": constant_start}
+        chosen = dispatch.choose(x_seq.device, wanted)
         if torch.is_grad_enabled() and any(
             tensor is not None and tensor.requires_grad for tensor in (x_seq, v0, *values)
         ):
-            return _Eager.apply(neuron, surrogate, when, return_v_seq, x_seq, v0, *values)
-        chosen = dispatch.choose(x_seq.device)
+            return _Eager.apply(chosen, neuron, surrogate, when, return_v_seq, x_seq, v0, *values)
         return chosen.forward(neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq)
     if v0 is None:
         v0 = torch.zeros(x_seq.shape[1:], dtype=reference.compute_dtype(x_seq.dtype), device=x_seq.device)
@@ -86,6 +90,7 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        chosen: Any,
         neuron: Leaky,
         surrogate: Surrogate,
         when: dict[str, bool],
@@ -96,17 +101,16 @@ class _Eager(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         ctx.save_for_backward(x_seq, v0, *values)
         ctx.set_materialize_grads(False)
-        ctx.how = neuron, surrogate, when
+        ctx.how = chosen, neuron, surrogate, when
         p = dict(zip(neuron.parameters, values, strict=True))
-        chosen = dispatch.choose(x_seq.device)
         y_seq, v, v_seq = chosen.forward(neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq)
         return y_seq, v, v_seq if return_v_seq else None
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         x_seq, v0, *values = ctx.saved_tensors
-        neuron, surrogate, when = ctx.how
-        parameter_grads = any(ctx.needs_input_grad[6:])
+        chosen, neuron, surrogate, when = ctx.how
+        parameter_grads = any(ctx.needs_input_grad[7:])
         grad_y_seq, grad_v, grad_v_seq = grads
         if grad_y_seq is None:
             grad_y_seq = torch.zeros_like(x_seq)
@@ -124,7 +128,6 @@ class _Eager(torch.autograd.Function):
             )
         else:
             p = dict(zip(neuron.parameters, values, strict=True))
-            chosen = dispatch.choose(x_seq.device)
             grad_x, grad_v0, grad_p = chosen.backward(
                 neuron,
                 grad_y_seq,
@@ -140,9 +143,9 @@ class _Eager(torch.autograd.Function):
             gradients = grad_x, grad_v0, *(grad_p.get(name) for name in p)
         needed = (
             gradient if needs else None
-            for gradient, needs in zip(gradients, ctx.needs_input_grad[4:], strict=True)
+            for gradient, needs in zip(gradients, ctx.needs_input_grad[5:], strict=True)
         )
-        return None, None, None, None, *needed
+        return None, None, None, None, None, *needed
 
 
 def declare(neuron: type[Leaky]) -> None:

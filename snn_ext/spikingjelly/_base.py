@@ -112,6 +112,7 @@ class LeakyNode(Node):
             return_v_seq=return_v_seq,
             names=_NAMES,
             observer=self._observer,
+            implementation=self._implementation(x_seq),
         )
         return y_seq, v, v_seq[0] if return_v_seq else None
 

@@ -114,6 +114,10 @@ class _NodeBase(neuron.BaseNode):
         else:
             setattr(self, name, value)
 
+    def _implementation(self, x: Tensor) -> str | None:
+        """Return the name of the implementation to run on, ``None`` for the fastest."""
+        return None
+
     def _initial(self, v: Any, x: Tensor, shape: torch.Size) -> Tensor:
         """Return the potential to start from: the number that the memory holds, everywhere, or zero."""
         value = 0.0 if isinstance(v, Tensor) else float(v)
@@ -201,6 +205,21 @@ else:
 
     class Node(_NodeBase):  # type: ignore[no-redef]
         """Base node in SpikingJelly 0.0.0.0.14's design."""
+
+        @property
+        def supported_backends(self) -> tuple[str, ...]:
+            return ("torch", "cupy") if self.step_mode == "m" else ("torch",)
+
+        def _implementation(self, x: Tensor) -> str | None:
+            """What the backend asks for: as natively, ``"torch"`` runs no CuPy, ``"cupy"`` nothing else."""
+            if self.backend == "cupy" and self.step_mode == "m":
+                if x.device.type != "cuda":
+                    raise ValueError(
+                        f"backend='cupy' runs on a CUDA device, but the input is on {x.device}; move it with "
+                        ".to('cuda'), or set backend='torch'"
+                    )
+                return "cupy"
+            return "reference" if x.device.type == "cuda" else None
 
         def single_step_forward(self, x: Tensor) -> Tensor:
             y_seq, self.v, _ = self._simulate(x.unsqueeze(0), self._state(x, x.shape), False)

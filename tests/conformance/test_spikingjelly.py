@@ -1,6 +1,7 @@
 """What SpikingJelly asks of its own neurons, asked of ours, in either generation."""
 
 import copy
+import importlib.util
 import inspect
 import pickle
 
@@ -501,13 +502,38 @@ def test_backend_is_refused_where_the_framework_has_none(cls):
 def test_backend_stands_where_lifnode_has_it(cls):
     ours = cls(2.0, True, 1.0, 0.0, None, False, "m", "torch", True)
     assert (ours.backend, ours.store_v_seq, ours.step_mode) == ("torch", True, "m")
-    assert ours.supported_backends == ("torch",)
+    assert ours.supported_backends == neuron.LIFNode(step_mode="m").supported_backends
+    assert cls().supported_backends == ("torch",)
 
 
 @backend_design
 def test_a_backend_that_is_not_there_is_refused_in_the_native_words(cls):
+    with pytest.raises(NotImplementedError, match=f"lava is not a supported backend of {cls.__name__}"):
+        cls(step_mode="m", backend="lava")
     with pytest.raises(NotImplementedError, match=f"cupy is not a supported backend of {cls.__name__}"):
+        cls(step_mode="s", backend="cupy")
+
+
+@backend_design
+def test_cupy_is_refused_in_the_native_words_where_it_is_not_installed(cls):
+    if importlib.util.find_spec("cupy") is not None:
+        pytest.skip("CuPy is installed")
+    with pytest.raises(ImportError) as native:
+        neuron.LIFNode(step_mode="m", backend="cupy")
+    with pytest.raises(ImportError) as ours:
         cls(step_mode="m", backend="cupy")
+    assert str(ours.value) == str(native.value)
+
+
+@backend_design
+def test_the_cupy_backend_runs_cupy_or_says_why_it_cannot(cls, monkeypatch):
+    from spikingjelly.activation_based import base
+
+    monkeypatch.setattr(base, "cupy", object())
+    ours = cls(step_mode="m", backend="cupy")
+    with pytest.raises(ValueError, match=r"backend='cupy' runs on a CUDA device, but the input is on cpu"):
+        ours(torch.rand(3, 4))
+    assert ours.v == 0.0
 
 
 @backend_design

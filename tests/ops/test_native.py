@@ -49,6 +49,20 @@ def test_threads_change_nothing(equations, threads):
         assert torch.equal(shared[name], value), name
 
 
+@every_equation
+@pytest.mark.parametrize("count", [1, 7, 255, 4099])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_writing_past_the_cache_changes_nothing(equations, count, dtype, monkeypatch):
+    x_seq, v0, p = tensors(equations, (5, count), dtype)
+    when, surrogate = dict.fromkeys(WHEN, False), from_name("sigmoid", 4.0)
+    results = []
+    for bound in (math.inf, 0):
+        monkeypatch.setattr(native, "STREAM", bound)
+        results.append(both(Native, equations, x_seq, v0, p, surrogate, when)[1])
+    for name, value in results[0].items():
+        assert torch.equal(results[1][name], value), name
+
+
 def test_several_python_threads_at_once(threads):
     torch.set_num_threads(3)
     torch.manual_seed(3)
@@ -96,18 +110,11 @@ def test_a_forked_child_has_threads_of_its_own(monkeypatch, threads):
 def test_the_operator_runs_natively_on_the_cpu(neuron, monkeypatch):
     monkeypatch.delenv(dispatch.VARIABLE, raising=False)
     assert dispatch.implementation("cpu") == "native"
-    assert dispatch.implementation("cuda") == "reference"
     called = []
     forward = native.forward
     monkeypatch.setattr(native, "forward", lambda *a, **k: called.append(1) or forward(*a, **k))
     neuron(torch.rand(3, 4))
     assert called
-
-
-def test_native_cannot_be_forced_on_another_device(monkeypatch):
-    monkeypatch.setenv(dispatch.VARIABLE, "native")
-    with pytest.raises(RuntimeError, match=r"SNN_EXT_IMPL='native' runs on the CPU, not on cuda"):
-        dispatch.implementation("cuda")
 
 
 def test_without_compiled_kernels_the_reference_runs_and_says_so_once():
