@@ -201,6 +201,5 @@ extern "C" __global__ void snn_ext_backward(const Call c) {
             __syncthreads();
         }
         if (threadIdx.x == 0) ((double *)p.gradient)[blockIdx.x] = sums[0];
-        __syncthreads();
     }
 }
