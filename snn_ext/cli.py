@@ -168,6 +168,12 @@ def _bench(arguments: argparse.Namespace) -> int:
     available = _ready(arguments, ("matplotlib", "rich"), f"{arguments.output}.png")
     if not available:
         return 1
+    if Path(f"{arguments.output}.json").is_dir():
+        print(
+            f"--output {arguments.output}: {arguments.output}.json is a folder; choose another",
+            file=sys.stderr,
+        )
+        return 1
     from .bench.run import FULL, QUICK, run
 
     run(
@@ -178,7 +184,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         output=arguments.output,
     )
     if arguments.quick:
-        print("next: snn-ext bench (all sizes, about ten minutes), or snn-ext info")
+        print("next: snn-ext bench (all sizes, some ten minutes), or snn-ext info")
     else:
         print("next: snn-ext demo (what the neurons learn), or snn-ext info")
     return 0

@@ -463,7 +463,7 @@ def as_parameter(name: str, value: Parameter, x_seq: Tensor, shared: bool = Fals
     if not value.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {value.dtype}; convert it with .float()")
     check_fits(name, value, x_seq)
-    return value.to(dtype)
+    return value if value.dtype == dtype else value.to(dtype)
 
 
 def _initial_potential(name: str, v0: Tensor | None, x_seq: Tensor) -> Tensor | None:
@@ -486,6 +486,8 @@ def check_fits(name: str, value: Tensor, x_seq: Tensor) -> None:
         raise ValueError(
             f"{name} is on {value.device} but the input is on {x_seq.device}; move one with .to(device)"
         )
+    if value.dim() == 0:
+        return
     step = x_seq.shape[1:]
     fits = value.dim() <= len(step) and all(
         value.shape[-i] in (1, step[-i]) for i in range(1, value.dim() + 1)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
+import multiprocessing
+import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from .cases import cases, forced, step
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -30,6 +34,39 @@ def saved(run: Callable[[Tensor], Tensor], x_seq: Tensor) -> int:
     return sum(held.values())
 
 
+def measured(
+    framework: str, steps: int, neurons: int, device: torch.device
+) -> list[tuple[tuple[str, str, str], int, int | None]]:
+    """Return for each case what is kept and the peak, taken in a process of its own.
+
+    There, memory goes back to the system as soon as it is freed (``MALLOC_MMAP_THRESHOLD_``), so that what an
+    allocator keeps for later does not count.
+    """
+    variable = "MALLOC_MMAP_THRESHOLD_"
+    before = os.environ.get(variable)
+    os.environ[variable] = "65536"
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            return process.submit(_measured, framework, steps, neurons, device).result()
+    finally:
+        os.environ.pop(variable)
+        if before is not None:
+            os.environ[variable] = before
+
+
+def _measured(
+    framework: str, steps: int, neurons: int, device: torch.device
+) -> list[tuple[tuple[str, str, str], int, int | None]]:
+    x_seq = torch.randn(steps, neurons, device=device).requires_grad_()
+    grad = torch.randn(steps, neurons, device=device)
+    found = []
+    for case in cases(framework, steps, device):
+        with forced(case.implementation):
+            kept, most = saved(case.run, x_seq), peak(step(case.run, x_seq, grad), device)
+        found.append(((case.name, case.framework, case.implementation), kept, most))
+    return found
+
+
 def peak(step: Callable[[], None], device: torch.device) -> int | None:
     """Return the bytes that a step has at its peak beyond what was there before; ``None`` if not to be told.
 
@@ -45,9 +82,8 @@ def peak(step: Callable[[], None], device: torch.device) -> int | None:
     if not sys.platform.startswith("linux") or not _CLEAR.exists():
         return None
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # so that freed memory does not count as being there before
         _CLEAR.write_text("5")  # the peak begins anew
-    except (AttributeError, OSError):
+    except OSError:
         return None
     before = _status("VmRSS")
     step()

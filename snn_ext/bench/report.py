@@ -50,6 +50,11 @@ def tables(results: dict[str, Any], headline: tuple[tuple[int, int], ...]) -> It
         row = [size for size in results["sizes"] if size["steps"] == count]
         if len(row) > 1:
             yield _overview(row)
+    for size in results["sizes"]:
+        if size["left out"]:
+            yield _table(
+                f"{size['steps']} x {size['neurons']:,} took too long: {', '.join(size['left out'])}"
+            )
     for entry in results["memory"]:
         yield _memory(entry)
     for entry in results["networks"]:
