@@ -477,7 +477,7 @@ def _initial_potential(name: str, v0: Tensor | None, x_seq: Tensor) -> Tensor | 
     check_fits(name, v0, x_seq)
     if not torch.compiler.is_compiling() and v0.is_inference() and not torch.is_inference_mode_enabled():
         v0 = v0.clone()  # a state left over from torch.inference_mode cannot be kept for a backward pass
-    return v0.to(dtype).expand(shape)
+    return v0 if v0.dtype == dtype and v0.shape == shape else v0.to(dtype).expand(shape)
 
 
 def check_fits(name: str, value: Tensor, x_seq: Tensor) -> None:

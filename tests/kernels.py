@@ -121,7 +121,7 @@ def both(kernels, equations, x_seq, v0, p, surrogate, when, *, threads=1):
         generator = torch.Generator().manual_seed(0)
         grads = [torch.randn(o.shape, generator=generator).to(o) for o in outputs]
         gx, gv0, gp = run_by.backward(
-            equations, *grads, *there, values, surrogate, **when, parameter_grads=True
+            equations, *grads, *there, values, surrogate, **when, wanted=equations.parameters
         )
         named = dict(zip(("y_seq", "v", "v_seq", "gx", "gv0"), (*outputs, gx, gv0), strict=True), **gp)
         results.append({name: value.to("cpu") for name, value in named.items()})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -91,15 +91,18 @@ class Flat:
 
     def empty_step(self, dtype: torch.dtype) -> Tensor:
         """Return memory for one step, in the order of the input's."""
-        return torch.empty(self.steps_sizes(), dtype=dtype, device=self.like.device)
+        return self.like.new_empty(self.steps_sizes(), dtype=dtype)
 
-    def step_like(self, computed: Tensor, like: Tensor) -> Tensor:
-        """Return what has been computed into `empty_step`, in the layout that ``empty_like(like)`` has."""
-        if self.order is None and like.is_contiguous():
+    def step_like(self, computed: Tensor, like: Tensor | None = None) -> Tensor:
+        """Return what has been computed into `empty_step`, in the layout of ``empty_like(like)``.
+
+        `like` is a step of the input, if it is left out.
+        """
+        if self.order is None and (self.dense if like is None else like.is_contiguous()):
             return computed
         if self.order is not None:
             computed = computed.permute(self.inverse())
-        wanted = torch.empty_like(like, dtype=computed.dtype)
+        wanted = torch.empty_like(self.like[0] if like is None else like, dtype=computed.dtype)
         return computed if computed.stride() == wanted.stride() else wanted.copy_(computed)
 
     def sequence_like(self, computed: Tensor, dtype: torch.dtype) -> Tensor:
@@ -189,36 +192,30 @@ class Call(NamedTuple):
     gv_seq: Tensor | None = None
     gx: Tensor | None = None
     gv0: Tensor | None = None
-    parameters: tuple[Parameter, ...] = ()
-    stream: bool = False
+    parameters: Sequence[Parameter] = ()
     starts: Tensor | None = None
 
-    def packed(self) -> bytes:
-        """Return the call as the C structure (c/call.h)."""
-        parameters = [
-            number
-            for value, gradient, middle, inner in self.parameters
-            for number in (_pointer(value), _pointer(gradient), middle, inner)
-        ]
+    def packed(self, stream: bool = False) -> bytes:
+        """Return the call as the C structure (c/call.h); with `stream`, it writes past the cache."""
+        parameters: list[int] = []
+        for value, gradient, middle, inner in self.parameters:
+            parameters += value.data_ptr(), 0 if gradient is None else gradient.data_ptr(), middle, inner
         return _CALL.pack(
             *self[2:6],
             *self.numbers,
             self.parameter_grads,
             self.scale,
             self.v_reset,
-            *map(_pointer, self[10:20]),
+            *[0 if tensor is None else tensor.data_ptr() for tensor in self[10:20]],
             *parameters,
-            *(0, 0, 1, 1) * (PARAMETERS - len(self.parameters)),
-            self.stream,
-            _pointer(self.starts),
+            *_NO_PARAMETER * (PARAMETERS - len(self.parameters)),
+            stream,
+            0 if self.starts is None else self.starts.data_ptr(),
         )
 
 
 _CALL = struct.Struct("=15q2d10Q" + "QQqq" * PARAMETERS + "qQ")
-
-
-def _pointer(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+_NO_PARAMETER = (0, 0, 1, 1)
 
 
 class Kernels(NamedTuple):
@@ -244,13 +241,17 @@ class Kernels(NamedTuple):
         reset_delay: bool,
         constant_start: bool,
         return_v_seq: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the emitted sequence, the final potential and, if asked, the potential sequence."""
         flat, dtype = Flat(x_seq), compute_dtype(x_seq.dtype)
         wide = x_seq.dtype if self.half else dtype
         y, v = flat.empty(wide), flat.empty_step(dtype)
         v_seq = flat.empty(dtype) if return_v_seq else None
         block, segment = self.blocks("forward", flat.steps, dtype.itemsize)
+        parameters = []
+        for name in neuron.parameters:
+            value, middle, inner = flat.parameter(p[name])
+            parameters.append(Parameter(value, None, middle, inner))
         self.run(
             Call(
                 "forward",
@@ -268,15 +269,13 @@ class Kernels(NamedTuple):
                 y=y,
                 v=v,
                 v_seq=v_seq,
-                parameters=tuple(
-                    Parameter(value, None, *n) for value, *n in map(flat.parameter, _tensors(neuron, p))
-                ),
+                parameters=parameters,
             )
         )
         return (
             flat.sequence_like(y, x_seq.dtype),
-            flat.step_like(v, x_seq[0]),
-            x_seq.new_empty(0, dtype=dtype) if v_seq is None else flat.sequence_like(v_seq, dtype),
+            flat.step_like(v),
+            None if v_seq is None else flat.sequence_like(v_seq, dtype),
         )
 
     def backward(
@@ -293,19 +292,23 @@ class Kernels(NamedTuple):
         detach_reset: bool,
         reset_delay: bool,
         constant_start: bool,
-        parameter_grads: bool,
+        wanted: Collection[str],
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """Return the gradients of `x_seq`, of `v0` if given, and of the parameters if `parameter_grads`."""
+        """Return the gradients of `x_seq`, of `v0` if given, and of the parameters that are `wanted`."""
         flat, dtype = Flat(x_seq), compute_dtype(x_seq.dtype)
         wide = x_seq.dtype if self.half else dtype
         block, segment = self.blocks("backward", flat.steps, dtype.itemsize)
         gx, gv0 = flat.empty(wide), None if v0 is None else flat.empty_step(dtype)
-        parameters = []
-        for value, middle, inner in map(flat.parameter, _tensors(neuron, p)):
+        count = -(-flat.count // block)
+        sums = x_seq.new_empty((len(wanted), count), dtype=torch.float64) if wanted else None
+        parameters, scalars = [], []
+        for name in neuron.parameters:
+            value, middle, inner = flat.parameter(p[name])
             gradient = None
-            if parameter_grads and middle == 1:
-                gradient = value.new_empty(-(-flat.count // block), dtype=torch.float64)
-            elif parameter_grads:
+            if name in wanted and middle == 1 and sums is not None:
+                gradient = sums[len(scalars)]
+                scalars.append(name)
+            elif name in wanted:
                 gradient = value.new_empty(flat.count)
             parameters.append(Parameter(value, gradient, middle, inner))
         given = grad_v_seq is not None and grad_v_seq.numel() > 0
@@ -318,7 +321,7 @@ class Kernels(NamedTuple):
                 block,
                 segment,
                 numbers(neuron, surrogate, detach_reset, reset_delay, constant_start),
-                parameter_grads,
+                bool(wanted),
                 surrogate.scale,
                 neuron.v_reset,
                 flat.sequence(x_seq, wide),
@@ -328,18 +331,16 @@ class Kernels(NamedTuple):
                 gv_seq=flat.sequence(grad_v_seq, dtype) if given and grad_v_seq is not None else None,
                 gx=gx,
                 gv0=gv0,
-                parameters=tuple(parameters),
+                parameters=parameters,
             )
         )
         grads = {}
+        if scalars and sums is not None:
+            totals = sums[: len(scalars)].sum(1).to(dtype).unbind()
+            grads = {name: total.view(p[name].shape) for name, total in zip(scalars, totals, strict=True)}
         for name, parameter in zip(neuron.parameters, parameters, strict=True):
-            if parameter.gradient is not None and parameter.middle == 1:
-                grads[name] = parameter.gradient.sum().to(dtype).view(p[name].shape)
-            elif parameter.gradient is not None:
+            if parameter.gradient is not None and parameter.middle > 1:
                 grads[name] = flat.reduce(parameter.gradient, p[name].shape)
         grad_v0 = None if gv0 is None or v0 is None else flat.step_like(gv0, v0)
         return flat.sequence_like(gx, x_seq.dtype), grad_v0, grads
 
-
-def _tensors(neuron: Leaky, p: Parameters) -> list[Tensor]:
-    return [p[name] for name in neuron.parameters]

@@ -101,8 +101,7 @@ def blocks(what: str, steps: int, size: int) -> tuple[int, int]:
 
 def run(call: calls.Call) -> None:
     """Compute all neurons of a call."""
-    call = call._replace(stream=call.steps * call.neurons * call.dtype.itemsize >= STREAM)
-    packed = call.packed()
+    packed = call.packed(stream=call.steps * call.neurons * call.dtype.itemsize >= STREAM)
     function, count, block = _functions[call.what, call.dtype], call.neurons, call.block
     threads = min(torch.get_num_threads(), call.steps * count // GRAIN, -(-count // block))
     if threads <= 1:

@@ -103,14 +103,13 @@ class _Eager(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.how = chosen, neuron, surrogate, when
         p = dict(zip(neuron.parameters, values, strict=True))
-        y_seq, v, v_seq = chosen.forward(neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq)
-        return y_seq, v, v_seq if return_v_seq else None
+        return chosen.forward(neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         x_seq, v0, *values = ctx.saved_tensors
         chosen, neuron, surrogate, when = ctx.how
-        parameter_grads = any(ctx.needs_input_grad[7:])
+        wanted = [name for name, needs in zip(neuron.parameters, ctx.needs_input_grad[7:], strict=True) if needs]
         grad_y_seq, grad_v, grad_v_seq = grads
         if grad_y_seq is None:
             grad_y_seq = torch.zeros_like(x_seq)
@@ -124,7 +123,7 @@ class _Eager(torch.autograd.Function):
                 start,
                 *values,
                 *_options(neuron, surrogate, *when.values()),
-                parameter_grads,
+                bool(wanted),
             )
         else:
             p = dict(zip(neuron.parameters, values, strict=True))
@@ -138,7 +137,7 @@ class _Eager(torch.autograd.Function):
                 p,
                 surrogate,
                 **when,
-                parameter_grads=parameter_grads,
+                wanted=wanted,
             )
             gradients = grad_x, grad_v0, *(grad_p.get(name) for name in p)
         needed = (
@@ -186,7 +185,8 @@ def declare(neuron: type[Leaky]) -> None:
     def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         equations, x_seq, v0, p, surrogate, when = unpack(arguments[:-1])
         run_by = dispatch.choose(x_seq.device)
-        return run_by.forward(equations, x_seq, v0, p, surrogate, **when, return_v_seq=arguments[-1])
+        y_seq, v, v_seq = run_by.forward(equations, x_seq, v0, p, surrogate, **when, return_v_seq=arguments[-1])
+        return y_seq, v, x_seq.new_empty(0, dtype=v0.dtype) if v_seq is None else v_seq
 
     @torch.library.impl(f"{name}_backward", "CompositeExplicitAutograd")
     def backward(
@@ -204,7 +204,7 @@ def declare(neuron: type[Leaky]) -> None:
             p,
             surrogate,
             **when,
-            parameter_grads=arguments[-1],
+            wanted=neuron.parameters if arguments[-1] else (),
         )
         return grad_x, grad_v0, *(grad_p[name] if grad_p else torch.zeros_like(p[name]) for name in p)
 

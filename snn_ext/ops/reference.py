@@ -20,7 +20,7 @@ step what has not been subtracted at its beginning.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 import torch
@@ -95,18 +95,18 @@ def forward(
     reset_delay: bool,
     constant_start: bool,
     return_v_seq: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the emitted sequence, the final potential and, if asked, the potential sequence."""
     v0 = start(v0, x_seq)
     y_seq = torch.empty_like(x_seq)
-    v_seq = torch.empty_like(x_seq if return_v_seq else x_seq.new_empty(0), dtype=v0.dtype)
+    v_seq = torch.empty_like(x_seq, dtype=v0.dtype) if return_v_seq else None
     final = torch.empty_like(x_seq[0], dtype=v0.dtype)
     spike = _forward_spike(surrogate)
     steps = unroll(neuron, x_seq, v0, p, spike, detach_reset=detach_reset, reset_delay=reset_delay)
     for t, s in enumerate(steps):
         y_seq[t] = s.y
         state = s.h if reset_delay else s.v_next
-        if return_v_seq:
+        if v_seq is not None:
             v_seq[t] = state
     final.copy_(state)
     return y_seq, final, v_seq
@@ -125,18 +125,18 @@ def backward(
     detach_reset: bool,
     reset_delay: bool,
     constant_start: bool,
-    parameter_grads: bool,
+    wanted: Collection[str],
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-    """Return the gradients of `x_seq`, of `v0` if given, and of the parameters if `parameter_grads`."""
+    """Return the gradients of `x_seq`, of `v0` if given, and of the parameters that are `wanted`."""
     given, v0 = v0 is not None, start(v0, x_seq)
     spike, slope = _forward_spike(surrogate), surrogate.gradient
     steps = list(unroll(neuron, x_seq, v0, p, spike, detach_reset=detach_reset, reset_delay=reset_delay))
     grad_x_seq = torch.empty_like(x_seq)
-    grad_p = {name: torch.zeros_like(p[name]) for name in neuron.parameters if parameter_grads}
+    grad_p = {name: torch.zeros_like(p[name]) for name in neuron.parameters if name in wanted}
 
     def add(grads: Gradients) -> None:
-        if parameter_grads:
-            for name, grad in grads.items():
+        for name, grad in grads.items():
+            if name in grad_p:
                 grad_p[name] += grad().sum_to_size(grad_p[name].shape)
 
     def through_reset(gv: Tensor, h: Tensor, o: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -66,10 +66,11 @@ static __attribute__((target("avx"), noinline)) void stream(void *to, const void
 #define LN2_HIGH 0.693359375f
 #define LN2_LOW -2.12194440e-4f
 #define EXP_LIMIT 87
-#define EXP_TERMS 7
+#define EXP_TERMS 6
 #define EXP_SHIFT 23
 #define EXP_BIAS 127u
 #define RCBRT_STEPS 3
+#define SPECIALISED 1
 #include "lanes.h"
 #undef REAL
 #undef BITS
@@ -89,6 +90,7 @@ static __attribute__((target("avx"), noinline)) void stream(void *to, const void
 #undef EXP_SHIFT
 #undef EXP_BIAS
 #undef RCBRT_STEPS
+#undef SPECIALISED
 
 #define REAL double
 #define BITS uint64_t
@@ -107,6 +109,7 @@ static __attribute__((target("avx"), noinline)) void stream(void *to, const void
 #define EXP_SHIFT 52
 #define EXP_BIAS 1023u
 #define RCBRT_STEPS 5
+#define SPECIALISED 0 /* double is for checking */
 #include "lanes.h"
 
 /* Share a call between threads of a runtime that the process has anyway: `parallel` is GOMP_parallel, which runs a

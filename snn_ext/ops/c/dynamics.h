@@ -75,12 +75,12 @@ INLINE REAL NAME(gradient)(int surrogate, REAL scale, REAL u) {
         return (g < 0 ? 0 : g) / scale;
     }
     case RECTANGULAR:
-        return (FABS(u) < scale / 2 ? (REAL)1 : (REAL)0) / scale;
+        return FABS(u) < scale / 2 ? 1 / scale : 0;
     case STRAIGHT_THROUGH:
-        return (FABS(u) <= scale / 2 ? (REAL)1 : (REAL)0) / scale;
+        return FABS(u) <= scale / 2 ? 1 / scale : 0;
     default: {
-        REAL g = (REAL)(1.5 / TANH_3_2) * (1 - NAME(square)(TANH(3 / scale * u)));
-        return (FABS(u) <= scale / 2 ? g : 0) / scale;
+        REAL g = (REAL)(1.5 / TANH_3_2) / scale * (1 - NAME(square)(TANH(3 / scale * u)));
+        return FABS(u) <= scale / 2 ? g : 0;
     }
     }
 }
@@ -156,11 +156,16 @@ INLINE REAL NAME(distance)(REAL h, NAME(Parameters) p) {
     return (u < -far ? -far : u) / p.a;
 }
 
-INLINE REAL NAME(rectify)(REAL z, REAL *slope) {
-    REAL size = FABS(z), bend = TANH(3 * z), beyond_half = size + (REAL)0.5, inverse = RCBRT(beyond_half);
-    REAL root = beyond_half * inverse * inverse;
-    REAL beyond = z > 0 ? root - (REAL)0.5 : z < 0 ? (REAL)0.5 - root : 0 * z;
-    *slope = size <= (REAL)0.5 ? (REAL)(1.5 / TANH_3_2) * (1 - bend * bend) : inverse * inverse / 3;
+/* The rectifier and its slope.  Where only what lies within half a spike counts, `near` spares the root: beyond, what
+ * comes out is then merely somewhere beyond. */
+INLINE REAL NAME(rectify)(REAL z, int near, REAL *slope) {
+    REAL size = FABS(z), bend = TANH(3 * z), beyond = z;
+    *slope = (REAL)(1.5 / TANH_3_2) * (1 - bend * bend);
+    if (!near) {
+        REAL beyond_half = size + (REAL)0.5, inverse = RCBRT(beyond_half), root = beyond_half * inverse * inverse;
+        beyond = z > 0 ? root - (REAL)0.5 : z < 0 ? (REAL)0.5 - root : 0 * z;
+        *slope = size <= (REAL)0.5 ? *slope : inverse * inverse / 3;
+    }
     return size <= (REAL)0.5 ? (REAL)(0.5 / TANH_3_2) * bend : beyond;
 }
 
@@ -176,11 +181,11 @@ INLINE REAL NAME(fire)(NAME(Mode) m, REAL h, NAME(Parameters) p) {
     REAL unused, z;
     if (m.neuron != MPR || m.spiking) return NAME(spike)(m, h - p.threshold);
     z = NAME(distance)(h, p);
-    return NAME(spike)(m, m.mpr ? NAME(rectify)(z, &unused) : z);
+    return NAME(spike)(m, m.mpr ? NAME(rectify)(z, 0, &unused) : z);
 }
 
 INLINE REAL NAME(reset)(NAME(Mode) m, REAL h, REAL o, NAME(Parameters) p) {
-    if (m.reset == HARD || m.reset == AGAIN) return (1 - o) * h + o * m.v_reset;
+    if (m.reset == HARD || m.reset == AGAIN) return m.v_reset == 0 ? (1 - o) * h : (1 - o) * h + o * m.v_reset;
     return m.reset == NONE ? h : h - NAME(subtracted)(m, p) * o;
 }
 
@@ -204,7 +209,7 @@ INLINE NAME(Step) NAME(charged)(NAME(Mode) m, REAL h, REAL v, NAME(Parameters) p
 INLINE NAME(Step) NAME(step)(NAME(Mode) m, REAL x, REAL v, NAME(Parameters) p) {
     REAL due = NAME(waits)(m) ? NAME(fire)(m, v, p) : 0;
     REAL h = p.decay * (m.reset == AGAIN ? (1 - due) * v : v) + p.gain * x;
-    if (m.reset == HARD) h = h + (1 - p.decay) * m.v_reset;
+    if (m.reset == HARD && m.v_reset != 0) h = h + (1 - p.decay) * m.v_reset;
     if (m.reset == LATE) h = h - due * NAME(subtracted)(m, p);
     return NAME(charged)(m, h, v, p);
 }
@@ -218,13 +223,19 @@ INLINE REAL NAME(emit)(NAME(Mode) m, REAL x, NAME(Step) s, NAME(Parameters) p) {
 
 /* ---- backward ---- */
 
-/* Where the surrogate is to be taken: at `u`, times `steepness`. */
-INLINE REAL NAME(fire_at)(NAME(Mode) m, REAL h, NAME(Parameters) p, REAL *distance, REAL *steepness) {
-    *steepness = 1;
-    *distance = 0;
-    if (m.neuron != MPR) return h - p.threshold;
-    *distance = NAME(distance)(h, p);
-    return m.mpr ? NAME(rectify)(*distance, steepness) : *distance;
+/* The slopes of firing at the potential `h`; `near` as in `rectify`. */
+INLINE NAME(Slopes) NAME(slopes)(NAME(Mode) m, REAL h, NAME(Parameters) p, int near) {
+    NAME(Slopes) at = {0, 0, 0};
+    if (m.neuron == MPR) {
+        REAL steepness = 1, u = at.distance = NAME(distance)(h, p);
+        if (m.mpr) u = NAME(rectify)(u, near, &steepness);
+        at.fire = NAME(gradient)(m.surrogate, m.scale, u);
+        if (m.mpr) at.fire = at.fire * steepness;
+        return at;
+    }
+    at.fire = NAME(gradient)(m.surrogate, m.scale, h - p.threshold);
+    if (m.neuron == LIFB) at.burst = NAME(gradient)(m.surrogate, m.scale, h - p.a);
+    return at;
 }
 
 /* Through firing: adds to the gradient of `h`, and to those of the parameters. */

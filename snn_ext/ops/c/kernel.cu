@@ -105,14 +105,6 @@ INLINE NAME(Parameters) parameters(const Call &c, long long n) {
     return p;
 }
 
-INLINE NAME(Slopes) slopes(NAME(Mode) m, REAL h, NAME(Parameters) p) {
-    REAL distance, steepness, u = NAME(fire_at)(m, h, p, &distance, &steepness);
-    NAME(Slopes) at = {NAME(gradient)(m.surrogate, m.scale, u), 0, distance};
-    if (m.neuron == MPR && m.mpr) at.fire = at.fire * steepness;
-    if (m.neuron == LIFB) at.burst = NAME(gradient)(m.surrogate, m.scale, h - p.a);
-    return at;
-}
-
 INLINE void add(NAME(Parameters) *sum, NAME(Parameters) g) {
     sum->decay += g.decay;
     sum->gain += g.gain;
@@ -143,7 +135,7 @@ INLINE NAME(Parameters) backward_neuron(const Call &c, NAME(Mode) m, long long n
             NAME(Gradients) g;
             if (t == c.steps - 1 && c.gv) gs = gs + state(c.gv, n);
             if (m.neuron == VSN && m.activation != IDENTITY) activation = NAME(activation_gradient)(m.activation, x * now.o);
-            g = NAME(back)(m, now, x, p, slopes(m, now.h, p), load(c.gy, i), activation, m.reset_delay ? gs : 0,
+            g = NAME(back)(m, now, x, p, NAME(slopes)(m, now.h, p, 0), load(c.gy, i), activation, m.reset_delay ? gs : 0,
                      m.reset_delay ? 0 : gs, gv);
             store(c.gx, i, g.x);
             gv = g.v;
@@ -152,7 +144,7 @@ INLINE NAME(Parameters) backward_neuron(const Call &c, NAME(Mode) m, long long n
     }
     if (m.reset_delay && !NAME(waits)(m) && !c.constant_start) {
         NAME(Parameters) own = {0, 0, 0, 0, 0};
-        gv = NAME(start_backward)(m, gv, v0, p, slopes(m, v0, p), &own);
+        gv = NAME(start_backward)(m, gv, v0, p, NAME(slopes)(m, v0, p, 0), &own);
         add(&sum, own);
     }
     if (c.gv0) ((REAL *)c.gv0)[n] = gv;
@@ -189,7 +181,7 @@ extern "C" __global__ void snn_ext_backward(const Call c) {
     REAL own[PARAMETERS] = {sum.decay, sum.gain, sum.threshold, sum.a, sum.b};
     for (int k = 0; k < PARAMETERS; k++) {
         const Parameter &p = c.parameters[k];
-        if (!p.values) continue;
+        if (!p.gradient) continue;
         if (p.middle > 1) { /* one value for each neuron, which the caller sums */
             if (n < c.count) ((REAL *)p.gradient)[n] = own[k];
             continue;

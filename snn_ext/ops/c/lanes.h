@@ -24,11 +24,11 @@
 /* Rows of scratch memory, each `block` long. */
 typedef struct {
     REAL *p[PARAMETERS], *g[PARAMETERS];
-    REAL *v, *fire, *burst, *distance, *steepness, *activation, *last, *none, *out;
+    REAL *v, *fire, *burst, *distance, *activation, *last, *none, *out;
     REAL *starts, *charged, *carried; /* a row for each segment; a row for each step of a segment, twice */
 } NAME(Scratch);
 
-enum { NAME(ROWS) = 2 * PARAMETERS + 9 };
+enum { NAME(ROWS) = 2 * PARAMETERS + 8 };
 
 static REAL *NAME(allocate)(const Call *c, int backward, NAME(Scratch) *s) {
     int64_t segments = (c->steps + c->segment - 1) / c->segment;
@@ -37,9 +37,9 @@ static REAL *NAME(allocate)(const Call *c, int backward, NAME(Scratch) *s) {
     if (!memory) return NULL;
     for (int k = 0; k < PARAMETERS; k++, next += c->block) s->p[k] = next;
     for (int k = 0; k < PARAMETERS; k++, next += c->block) s->g[k] = next;
-    REAL **rest[] = {&s->v, &s->fire, &s->burst, &s->distance, &s->steepness, &s->activation, &s->last,
+    REAL **rest[] = {&s->v, &s->fire, &s->burst, &s->distance, &s->activation, &s->last,
                      &s->none, &s->out, &s->starts};
-    for (int k = 0; k < 10; k++, next += c->block) *rest[k] = next;
+    for (int k = 0; k < 9; k++, next += c->block) *rest[k] = next;
     s->charged = s->starts + (backward ? segments * c->block : 0);
     s->carried = s->charged + (backward ? c->segment * c->block : 0);
     memset(s->none, 0, (size_t)c->block * sizeof(REAL));
@@ -62,6 +62,7 @@ static void NAME(spread)(REAL *row, const Parameter *p, int64_t first, int64_t l
 }
 
 #define AT(i) (NAME(Parameters)){s->p[0][i], s->p[1][i], s->p[2][i], s->p[3][i], s->p[4][i]}
+#define MINE(i) (usual ? all : AT(i))
 
 /* The activation of a VSN over what passed the gate, or its derivative. */
 CLONES static void NAME(activate)(const Call *c, REAL *restrict z, int64_t lanes) {
@@ -80,61 +81,81 @@ CLONES static void NAME(activate_backward)(const Call *c, REAL *restrict z, int6
     }
 }
 
-ALWAYS_INLINE void NAME(forward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratch) *s, int64_t first, int64_t lanes) {
+ALWAYS_INLINE void NAME(forward_lanes)(NAME(Mode) m, int usual, const Call *c, NAME(Scratch) *s, int64_t first, int64_t lanes) {
+    const NAME(Parameters) all = AT(0);
     REAL *restrict v = s->v, *restrict last = (REAL *)c->v + first;
     const REAL *restrict v0 = c->v0 ? (const REAL *)c->v0 + first : s->none;
-    EACH v[i] = NAME(start)(m, v0[i], AT(i));
+    EACH v[i] = NAME(start)(m, v0[i], MINE(i));
     for (int64_t t = 0; t < c->steps; t++) {
         const REAL *restrict x = (const REAL *)c->x + t * c->count + first;
         REAL *out = (REAL *)c->y + t * c->count + first;
         REAL *restrict y = c->stream ? s->out : out;
         REAL *restrict state = c->v_seq ? (REAL *)c->v_seq + t * c->count + first : last;
         FETCH(t + 1 < c->steps ? x + c->count : x + lanes);
-        if (c->v_seq || t == c->steps - 1) EACH {
-            NAME(Step) now = NAME(step)(m, x[i], v[i], AT(i));
-            y[i] = NAME(emit)(m, x[i], now, AT(i));
+        if (t == c->steps - 1 || (!usual && c->v_seq)) EACH {
+            NAME(Step) now = NAME(step)(m, x[i], v[i], MINE(i));
+            y[i] = NAME(emit)(m, x[i], now, MINE(i));
             state[i] = m.reset_delay && !NAME(waits)(m) ? now.h : now.next;
             v[i] = now.next;
         } else EACH {
-            NAME(Step) now = NAME(step)(m, x[i], v[i], AT(i));
-            y[i] = NAME(emit)(m, x[i], now, AT(i));
+            NAME(Step) now = NAME(step)(m, x[i], v[i], MINE(i));
+            y[i] = NAME(emit)(m, x[i], now, MINE(i));
             v[i] = now.next;
         }
-        if (m.neuron == VSN) NAME(activate)(c, y, lanes);
+        if (m.neuron == VSN && !usual) NAME(activate)(c, y, lanes);
         if (c->stream) stream(out, y, lanes * sizeof(REAL));
         if (c->v_seq && t == c->steps - 1) memcpy(last, state, (size_t)lanes * sizeof(REAL));
     }
 }
 
-/* The surrogate's derivative, in place. */
-CLONES static void NAME(slopes)(const Call *c, REAL *restrict u, int64_t lanes) {
-    REAL scale = (REAL)c->scale;
-#define CASE(kind) case kind: EACH u[i] = NAME(gradient)(kind, scale, u[i]); break
-    switch (c->surrogate) {
-        CASE(ATAN_);
-        CASE(FAST_SIGMOID);
-        CASE(SIGMOID);
-        CASE(TRIANGULAR);
-        CASE(RECTANGULAR);
-        CASE(STRAIGHT_THROUGH);
-        CASE(RECTIFIER);
-    }
-#undef CASE
-}
-
-/* The slopes of firing at the potentials `h`, into the rows fire, burst, distance and steepness. */
-#define SLOPES(potential)                                                                      \
+/* The slopes of firing at the potentials `h`, into the rows fire, burst and distance. */
+CLONES static void NAME(slope)(NAME(Mode) m, NAME(Scratch) *s, const REAL *restrict h, int64_t lanes) {
+    REAL *restrict fire = s->fire, *restrict burst = s->burst, *restrict distance = s->distance;
+    /* what these surrogates give within half a spike, they give nowhere else */
+    int near = m.scale <= 1 &&
+               (m.surrogate == RECTANGULAR || m.surrogate == STRAIGHT_THROUGH || m.surrogate == RECTIFIER);
+#define SLOPES(shape, how)                                                                     \
     EACH {                                                                                     \
-        NAME(Parameters) p = AT(i);                                                            \
-        REAL at = (potential), distance, steepness;                                            \
-        fire[i] = NAME(fire_at)(m, at, p, &distance, &steepness);                              \
-        if (m.neuron == MPR) far[i] = distance;                                                \
-        if (m.neuron == MPR && m.mpr) steep[i] = steepness;                                    \
-        if (m.neuron == LIFB) burst[i] = at - p.a;                                             \
+        m.surrogate = shape;                                                                   \
+        NAME(Slopes) at = NAME(slopes)(m, h[i], AT(i), how);                                   \
+        fire[i] = at.fire;                                                                     \
+        if (m.neuron == LIFB) burst[i] = at.burst;                                             \
+        if (m.neuron == MPR) distance[i] = at.distance;                                        \
+    }
+#define CASE(shape, how)                                                                       \
+    case shape:                                                                                \
+        SLOPES(shape, how);                                                                    \
+        break
+#define COMPACT(shape)                                                                         \
+    case shape:                                                                                \
+        if (near) {                                                                            \
+            SLOPES(shape, 1);                                                                  \
+        } else {                                                                               \
+            SLOPES(shape, 0);                                                                  \
+        }                                                                                      \
+        break
+#define EVERY                                                                                  \
+    switch (m.surrogate) {                                                                     \
+        CASE(ATAN_, 0);                                                                        \
+        CASE(FAST_SIGMOID, 0);                                                                 \
+        CASE(SIGMOID, 0);                                                                      \
+        CASE(TRIANGULAR, 0);                                                                   \
+        COMPACT(RECTANGULAR);                                                                  \
+        COMPACT(STRAIGHT_THROUGH);                                                             \
+        COMPACT(RECTIFIER);                                                                    \
     }                                                                                          \
-    NAME(slopes)(c, fire, lanes);                                                              \
-    if (m.neuron == LIFB) NAME(slopes)(c, burst, lanes);                                       \
-    if (m.neuron == MPR && m.mpr) EACH fire[i] = fire[i] * steep[i]
+    break
+    switch (m.neuron * 2 + m.mpr) {
+    case VSN * 2: m.neuron = VSN, m.mpr = 0; EVERY;
+    case LIFB * 2: m.neuron = LIFB, m.mpr = 0; EVERY;
+    case MPR * 2: m.neuron = MPR, m.mpr = 0; EVERY;
+    case MPR * 2 + 1: m.neuron = MPR, m.mpr = 1; EVERY;
+    }
+#undef EVERY
+#undef COMPACT
+#undef CASE
+#undef SLOPES
+}
 
 #define SLOPE(i) (NAME(Slopes)){fire[i], m.neuron == LIFB ? burst[i] : 0, m.neuron == MPR ? far[i] : 0}
 
@@ -146,22 +167,24 @@ CLONES static void NAME(slopes)(const Call *c, REAL *restrict u, int64_t lanes) 
         if (m.neuron == LIFB) b[i] += (g).b;                                                   \
     } while (0)
 
-ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratch) *s, int64_t first, int64_t lanes) {
-    REAL *restrict v = s->v, *restrict fire = s->fire, *restrict burst = s->burst, *restrict far = s->distance,
-         *restrict steep = s->steepness, *restrict activation = s->activation;
+ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int usual, const Call *c, NAME(Scratch) *s, int64_t first, int64_t lanes) {
+    const NAME(Parameters) all = AT(0);
+    REAL *restrict v = s->v, *restrict fire = s->fire, *restrict burst = s->burst,
+         *restrict far = s->distance, *restrict activation = s->activation;
     REAL *restrict decay = s->g[0], *restrict gain = s->g[1], *restrict threshold = s->g[2], *restrict a = s->g[3],
          *restrict b = s->g[4];
     const REAL *restrict v0 = c->v0 ? (const REAL *)c->v0 + first : s->none;
     REAL *restrict gv0 = c->gv0 ? (REAL *)c->gv0 + first : s->last;
     int64_t segments = (c->steps + c->segment - 1) / c->segment;
-    int64_t kept = c->parameter_grads || NAME(waits)(m) ? c->block : 0; /* whether what is carried is needed again */
+    /* whether what is carried is needed again */
+    int64_t kept = c->parameter_grads || m.reset == AGAIN || (NAME(waits)(m) && !m.reset_delay) ? c->block : 0;
 
-    EACH v[i] = NAME(start)(m, v0[i], AT(i));
+    EACH v[i] = NAME(start)(m, v0[i], MINE(i));
     for (int64_t n = 0; n < segments - 1; n++) { /* the potential at the beginning of each segment */
         memcpy(s->starts + n * c->block, v, (size_t)lanes * sizeof(REAL));
         for (int64_t t = n * c->segment; t < (n + 1) * c->segment; t++) {
             const REAL *restrict x = (const REAL *)c->x + t * c->count + first;
-            EACH v[i] = NAME(step)(m, x[i], v[i], AT(i)).next;
+            EACH v[i] = NAME(step)(m, x[i], v[i], MINE(i)).next;
         }
     }
     memcpy(s->starts + (segments - 1) * c->block, v, (size_t)lanes * sizeof(REAL));
@@ -181,7 +204,7 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratc
             FETCH(t + 1 < end ? x + c->count : (const REAL *)c->gy + t * c->count + first);
             if (kept && t + 1 == end) to = s->last;
             EACH {
-                NAME(Step) now = NAME(step)(m, x[i], from[i], AT(i));
+                NAME(Step) now = NAME(step)(m, x[i], from[i], MINE(i));
                 h[i] = now.h;
                 to[i] = now.next;
             }
@@ -194,7 +217,7 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratc
             const REAL *restrict carried = s->carried + (t - begin) * kept;
             REAL *out = (REAL *)c->gx + t * c->count + first;
             REAL *restrict gx = c->stream ? s->out : out;
-            if (c->gv && t == c->steps - 1) {
+            if (!usual && c->gv && t == c->steps - 1) {
                 const REAL *restrict gv = (const REAL *)c->gv + first;
                 REAL *restrict both = s->last;
                 EACH both[i] = gs[i] + gv[i];
@@ -202,19 +225,20 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratc
             }
             FETCH(t > 0 ? gy - c->count : gy + lanes);
             const REAL *restrict before = m.reset_delay ? gs : s->none, *restrict after = m.reset_delay ? s->none : gs;
-            SLOPES(h[i]);
-            if (m.neuron == VSN && c->activation != IDENTITY) {
-                EACH activation[i] = x[i] * NAME(charged)(m, h[i], carried[i], AT(i)).o;
+            NAME(slope)(m, s, h, lanes);
+            if (m.neuron == VSN && m.activation != IDENTITY) {
+                EACH activation[i] = x[i] * NAME(charged)(m, h[i], carried[i], MINE(i)).o;
                 NAME(activate_backward)(c, activation, lanes);
             }
 #define BACK                                                                                   \
-    NAME(back)(m, NAME(charged)(m, h[i], carried[i], AT(i)), x[i], AT(i), SLOPE(i), gy[i],      \
-               m.neuron == VSN ? activation[i] : 1, before[i], after[i], v[i])
+    NAME(back)(m, NAME(charged)(m, h[i], carried[i], MINE(i)), x[i], MINE(i), SLOPE(i), gy[i],      \
+               m.neuron == VSN && !usual ? activation[i] : 1, usual ? 0 : before[i], usual ? 0 : after[i], v[i])
             if (c->parameter_grads) EACH {
                 NAME(Gradients) g = BACK;
                 GATHER(g.p);
-            }
-            EACH {
+                gx[i] = g.x;
+                v[i] = g.v;
+            } else EACH {
                 NAME(Gradients) g = BACK;
                 gx[i] = g.x;
                 v[i] = g.v;
@@ -224,10 +248,10 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratc
         }
     }
     if (m.reset_delay && !NAME(waits)(m) && !c->constant_start) {
-        SLOPES(v0[i]);
+        NAME(slope)(m, s, v0, lanes);
         EACH {
             NAME(Parameters) own = {0, 0, 0, 0, 0};
-            gv0[i] = NAME(start_backward)(m, v[i], v0[i], AT(i), SLOPE(i), &own);
+            gv0[i] = NAME(start_backward)(m, v[i], v0[i], MINE(i), SLOPE(i), &own);
             GATHER(own);
         }
     } else
@@ -238,7 +262,7 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, const Call *c, NAME(Scratc
 static void NAME(collect)(const Call *c, NAME(Scratch) *s, int64_t first, int64_t lanes) {
     for (int k = 0; k < PARAMETERS; k++) {
         const Parameter *p = &c->parameters[k];
-        if (!p->values) continue;
+        if (!p->gradient) continue;
         if (p->middle > 1) {
             memcpy((REAL *)p->gradient + first, s->g[k], (size_t)lanes * sizeof(REAL));
             continue;
@@ -249,26 +273,45 @@ static void NAME(collect)(const Call *c, NAME(Scratch) *s, int64_t first, int64_
     }
 }
 
+/* Whether a call is a usual one, with loops of its own: a common neuron whose parameters are the same for all, and nothing
+ * is asked of potentials or comes from them. */
+static int NAME(usual)(const Call *c) {
+    int usual = SPECIALISED && c->spiking && c->v_reset == 0 && c->activation == IDENTITY && !c->v_seq && !c->gv &&
+                !c->gv_seq && c->reset != AGAIN && c->reset != NONE && (c->neuron != MPR || c->reset == SOFT);
+    for (int k = 0; k < PARAMETERS; k++) usual &= c->parameters[k].middle == 1;
+    return usual;
+}
+
 /* Run `what` for the neuron of the call, as constants where it is fast. */
 #define KIND(neuron, reset, mpr) (((neuron)*8 + (reset)) * 2 + (mpr))
 #define FOR(what, kind, how, rectified)                                                        \
     case KIND(kind, how, rectified):                                                           \
-        m.neuron = kind, m.reset = how, m.spiking = 1, m.mpr = rectified;                      \
+        m.neuron = kind, m.reset = how, m.mpr = rectified;                                     \
         what;                                                                                  \
         break;
+#define COMMON(what)                                                                           \
+    FOR(what, VSN, HARD, 0)                                                                    \
+    FOR(what, LIFB, HARD, 0)                                                                   \
+    FOR(what, LIFB, SOFT, 0)                                                                   \
+    FOR(what, LIFB, LATE, 0)                                                                   \
+    FOR(what, MPR, SOFT, 0)                                                                    \
+    FOR(what, MPR, SOFT, 1)
+#define RARE(what)                                                                             \
+    FOR(what, LIFB, AGAIN, 0)                                                                  \
+    FOR(what, LIFB, NONE, 0)                                                                   \
+    FOR(what, MPR, HARD, 0)                                                                    \
+    FOR(what, MPR, HARD, 1)
 #define DISPATCH(what)                                                                         \
-    switch (c->spiking ? KIND(c->neuron, c->reset, c->mpr) : -1) {                             \
-        FOR(what, VSN, HARD, 0)                                                                \
-        FOR(what, LIFB, HARD, 0)                                                               \
-        FOR(what, LIFB, SOFT, 0)                                                               \
-        FOR(what, LIFB, LATE, 0)                                                               \
-        FOR(what, LIFB, AGAIN, 0)                                                              \
-        FOR(what, LIFB, NONE, 0)                                                               \
-        FOR(what, MPR, HARD, 0)                                                                \
-        FOR(what, MPR, SOFT, 0)                                                                \
-        FOR(what, MPR, HARD, 1)                                                                \
-        FOR(what, MPR, SOFT, 1)                                                                \
-    default:                                                                                   \
+    if (SPECIALISED && is_usual) {                                                             \
+        enum { usual = 1 };                                                                    \
+        m.spiking = 1, m.v_reset = 0, m.activation = IDENTITY;                                 \
+        switch (KIND(c->neuron, c->reset, c->mpr)) { COMMON(what) }                            \
+    } else if (c->spiking) {                                                                   \
+        enum { usual = 0 };                                                                    \
+        m.spiking = 1;                                                                         \
+        switch (KIND(c->neuron, c->reset, c->mpr)) { COMMON(what) RARE(what) }                 \
+    } else {                                                                                   \
+        enum { usual = 0 };                                                                    \
         what;                                                                                  \
     }
 
@@ -278,13 +321,14 @@ static void NAME(collect)(const Call *c, NAME(Scratch) *s, int64_t first, int64_
 
 EXPORT CLONES int NAME(snn_ext_forward)(const Call *c, int64_t begin, int64_t end) {
     NAME(Mode) m = MODE;
+    int is_usual = NAME(usual)(c);
     NAME(Scratch) scratch, *s = &scratch;
     REAL *memory = NAME(allocate)(c, 0, s);
     if (!memory) return 1;
     for (int64_t first = begin; first < end; first += c->block) {
         int64_t lanes = end - first < c->block ? end - first : c->block;
         for (int k = 0; k < PARAMETERS; k++) NAME(spread)(s->p[k], &c->parameters[k], first, lanes);
-        DISPATCH(NAME(forward_lanes)(m, c, s, first, lanes))
+        DISPATCH(NAME(forward_lanes)(m, usual, c, s, first, lanes))
     }
     free(memory);
     FENCE;
@@ -293,13 +337,14 @@ EXPORT CLONES int NAME(snn_ext_forward)(const Call *c, int64_t begin, int64_t en
 
 EXPORT CLONES int NAME(snn_ext_backward)(const Call *c, int64_t begin, int64_t end) {
     NAME(Mode) m = MODE;
+    int is_usual = NAME(usual)(c);
     NAME(Scratch) scratch, *s = &scratch;
     REAL *memory = NAME(allocate)(c, 1, s);
     if (!memory) return 1;
     for (int64_t first = begin; first < end; first += c->block) {
         int64_t lanes = end - first < c->block ? end - first : c->block;
         for (int k = 0; k < PARAMETERS; k++) NAME(spread)(s->p[k], &c->parameters[k], first, lanes);
-        DISPATCH(NAME(backward_lanes)(m, c, s, first, lanes))
+        DISPATCH(NAME(backward_lanes)(m, usual, c, s, first, lanes))
         if (c->parameter_grads) NAME(collect)(c, s, first, lanes);
     }
     free(memory);
