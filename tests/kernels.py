@@ -110,21 +110,31 @@ KERNELS = [
 every_kernel = pytest.mark.parametrize("kernels", KERNELS, ids=lambda kernels: kernels.__name__)
 
 
-def both(kernels, equations, x_seq, v0, p, surrogate, when, *, threads=1):
-    """Run the reference and `kernels`, forward and backward; return all outputs and gradients by name."""
+def both(kernels, equations, x_seq, v0, p, surrogate, when, *, threads=1, potentials=True, wanted=None):
+    """Run the reference and `kernels`, forward and backward; return all outputs and gradients by name.
+
+    Without `potentials` none are asked for, and no gradients come from them.
+    """
     results = []
     torch.set_num_threads(threads)
     for run_by, device in ((reference, "cpu"), (kernels, kernels.device)):
-        there = [tensor.to(device) for tensor in (x_seq, v0)]
+        there = [None if tensor is None else tensor.to(device) for tensor in (x_seq, v0)]
         values = {name: value.to(device) for name, value in p.items()}
-        outputs = run_by.forward(equations, *there, values, surrogate, **when, return_v_seq=True)
+        outputs = run_by.forward(equations, *there, values, surrogate, **when, return_v_seq=potentials)
+        assert (outputs[2] is not None) == potentials
         generator = torch.Generator().manual_seed(0)
-        grads = [torch.randn(o.shape, generator=generator).to(o) for o in outputs]
+        grads = [torch.randn(o.shape, generator=generator).to(o) for o in outputs if o is not None]
         gx, gv0, gp = run_by.backward(
-            equations, *grads, *there, values, surrogate, **when, wanted=equations.parameters
+            equations,
+            *(grads if potentials else (grads[0], None, None)),
+            *there,
+            values,
+            surrogate,
+            **when,
+            wanted=equations.parameters if wanted is None else wanted,
         )
         named = dict(zip(("y_seq", "v", "v_seq", "gx", "gv0"), (*outputs, gx, gv0), strict=True), **gp)
-        results.append({name: value.to("cpu") for name, value in named.items()})
+        results.append({name: value.to("cpu") for name, value in named.items() if value is not None})
     torch.set_num_threads(1)
     return results
 
@@ -132,6 +142,7 @@ def both(kernels, equations, x_seq, v0, p, surrogate, when, *, threads=1):
 def agree(results, equations, spiking=True):
     """The forward pass to the last bit (spikes, potentials), gradients to rounding."""
     expected, found = results
+    assert found.keys() == expected.keys()
     exact = ("v", "v_seq") if spiking else ()
     if getattr(equations, "activation", "identity") in ("identity", "relu") and spiking:
         exact += ("y_seq",)

@@ -336,10 +336,10 @@ class Kernels(NamedTuple):
         )
         grads = {}
         if scalars and sums is not None:
-            totals = sums[: len(scalars)].sum(1).to(dtype).unbind()
-            grads = {name: total.view(p[name].shape) for name, total in zip(scalars, totals, strict=True)}
+            totals = sums[: len(scalars)].sum(1).to(dtype)
+            grads = {name: totals[i].clone().view(p[name].shape) for i, name in enumerate(scalars)}
         for name, parameter in zip(neuron.parameters, parameters, strict=True):
-            if parameter.gradient is not None and parameter.middle > 1:
+            if parameter.gradient is not None and parameter.middle != 1:
                 grads[name] = flat.reduce(parameter.gradient, p[name].shape)
         grad_v0 = None if gv0 is None or v0 is None else flat.step_like(gv0, v0)
         return flat.sequence_like(gx, x_seq.dtype), grad_v0, grads

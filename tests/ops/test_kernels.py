@@ -27,6 +27,25 @@ def test_every_variant(kernels, equations, dtype):
 
 
 @every_kernel
+@every_equation
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_usual_calls_have_loops_of_their_own(kernels, equations, dtype):
+    flags = itertools.product(SCALES, *[(False, True)] * 4)
+    sizes = itertools.cycle([(1, 5), (3, 300), (70, 33)])
+    wishes = itertools.cycle([(), equations.parameters[::2], (), equations.parameters])
+    for name, strict, detach_reset, reset_delay, starts in flags:
+        x_seq, v0, p = tensors(equations, next(sizes), dtype)
+        when = {"detach_reset": detach_reset, "reset_delay": reset_delay, "constant_start": True}
+        surrogate, wanted = from_name(name, SCALES[name], strict=strict), next(wishes)
+        start = v0 if starts else None
+        results = both(
+            kernels, equations, x_seq, start, p, surrogate, when, potentials=False, wanted=wanted
+        )
+        agree(results, equations)
+        assert set(wanted) == results[1].keys() & p.keys()
+
+
+@every_kernel
 @given(st.data())
 def test_random_cases(kernels, data):
     equations = data.draw(st.sampled_from(EQUATIONS))
@@ -42,7 +61,17 @@ def test_random_cases(kernels, data):
     name = data.draw(st.sampled_from(sorted(SCALES)))
     surrogate = from_name(name, SCALES[name], strict=data.draw(st.booleans()))
     agree(
-        both(kernels, equations, x_seq, v0, p, surrogate, {flag: data.draw(st.booleans()) for flag in WHEN}),
+        both(
+            kernels,
+            equations,
+            x_seq,
+            v0 if data.draw(st.booleans()) else None,
+            p,
+            surrogate,
+            {flag: data.draw(st.booleans()) for flag in WHEN},
+            potentials=data.draw(st.booleans()),
+            wanted=data.draw(st.sets(st.sampled_from(equations.parameters))),
+        ),
         equations,
     )
 

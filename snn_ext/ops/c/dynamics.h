@@ -27,9 +27,10 @@ enum { PARAMETERS = 5 };
 #define TANH_3_2 0.90514825364486643824 /* tanh(3/2) */
 #define FAR_ ((REAL)1099511627776.0)    /* 2^40 spikes, beyond which the potential does not matter */
 
-/* Which neuron it is: constants to the compiler in the fast loops, values in the general one. */
+/* Which neuron it is: constants to the compiler in the fast loops, values in the general one.  `quiet`: no gradients
+ * come from potentials. */
 typedef struct {
-    int neuron, reset, activation, surrogate, spiking, strict, detach_reset, reset_delay, mpr;
+    int neuron, reset, activation, surrogate, spiking, strict, detach_reset, reset_delay, mpr, quiet;
     REAL scale, v_reset;
 } NAME(Mode);
 
@@ -273,9 +274,9 @@ INLINE NAME(Gradients) NAME(back)(NAME(Mode) m, NAME(Step) s, REAL x, NAME(Param
                                   REAL gy, REAL activation, REAL g_before, REAL g_after, REAL gv) {
     NAME(Gradients) g = {0, 0, {0, 0, 0, 0, 0}};
     REAL gh, gu = 0, go = 0, through_reset = 0;
-    gv = gv + g_after;
+    if (!m.quiet) gv = gv + g_after;
     gh = NAME(waits)(m) && m.reset_delay ? gv : NAME(reset_backward)(m, gv, s.h, s.now, p, &through_reset, &g.p);
-    gh = gh + g_before;
+    if (!m.quiet) gh = gh + g_before;
     if (m.neuron == VSN) {
         gu = gy * activation;
         g.x = gu * s.o;

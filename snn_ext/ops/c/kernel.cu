@@ -91,7 +91,7 @@ INLINE REAL state(const void *memory, long long i) { return memory ? ((const REA
 
 INLINE NAME(Mode) mode(const Call &c) {
     NAME(Mode) m = {KIND_NEURON, KIND_RESET, (int)c.activation, (int)c.surrogate, (int)c.spiking, (int)c.strict,
-              (int)c.detach_reset, (int)c.reset_delay, KIND_MPR, (REAL)c.scale, (REAL)c.v_reset};
+              (int)c.detach_reset, (int)c.reset_delay, KIND_MPR, 0, (REAL)c.scale, (REAL)c.v_reset};
     return m;
 }
 

@@ -232,7 +232,7 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int usual, const Call *c, 
             }
 #define BACK                                                                                   \
     NAME(back)(m, NAME(charged)(m, h[i], carried[i], MINE(i)), x[i], MINE(i), SLOPE(i), gy[i],      \
-               m.neuron == VSN && !usual ? activation[i] : 1, usual ? 0 : before[i], usual ? 0 : after[i], v[i])
+               m.neuron == VSN && !usual ? activation[i] : 1, before[i], after[i], v[i])
             if (c->parameter_grads) EACH {
                 NAME(Gradients) g = BACK;
                 GATHER(g.p);
@@ -304,7 +304,7 @@ static int NAME(usual)(const Call *c) {
 #define DISPATCH(what)                                                                         \
     if (SPECIALISED && is_usual) {                                                             \
         enum { usual = 1 };                                                                    \
-        m.spiking = 1, m.v_reset = 0, m.activation = IDENTITY;                                 \
+        m.spiking = m.quiet = 1, m.v_reset = 0, m.activation = IDENTITY;                                \
         switch (KIND(c->neuron, c->reset, c->mpr)) { COMMON(what) }                            \
     } else if (c->spiking) {                                                                   \
         enum { usual = 0 };                                                                    \
@@ -317,7 +317,7 @@ static int NAME(usual)(const Call *c) {
 
 #define MODE                                                                                   \
     {c->neuron, c->reset, c->activation, c->surrogate, c->spiking, c->strict, c->detach_reset, \
-     c->reset_delay, c->mpr, (REAL)c->scale, (REAL)c->v_reset}
+     c->reset_delay, c->mpr, 0, (REAL)c->scale, (REAL)c->v_reset}
 
 EXPORT CLONES int NAME(snn_ext_forward)(const Call *c, int64_t begin, int64_t end) {
     NAME(Mode) m = MODE;
