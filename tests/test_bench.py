@@ -1,6 +1,7 @@
 """The bench: everything asked for is measured, written and drawn; no test asks how long anything takes."""
 
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -122,11 +123,11 @@ def test_floors_move_the_bytes_and_leave_the_input():
 
 def test_runs_take_turns():
     order = []
-    runs = {name: lambda name=name: order.append(name) for name in "ab"}
-    times = timing.interleaved(runs, seconds=0, repeats=3, device=CPU)
-    assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
-    turns = [name for name, after in zip(order, [*order[1:], None], strict=True) if name != after]
-    assert turns[-6:] == list("ababab")
+    runs = {name: lambda name=name: order.append(name) for name in "abc"}
+    times = timing.interleaved(runs, seconds=0, repeats=20, device=CPU)
+    assert {name: len(values) for name, values in times.items()} == dict.fromkeys("abc", 20)
+    samples = "".join(name for name, _ in itertools.groupby(order))
+    assert len({samples[i : i + 2] for i in range(len(samples) - 1)}) == 6  # each has come after each other one
 
 
 @pytest.mark.parametrize("power", [0.5, 1, 2])

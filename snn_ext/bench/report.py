@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from .cases import TITLES
@@ -64,9 +65,9 @@ def tables(results: dict[str, Any], headline: tuple[tuple[int, int], ...]) -> It
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for column in columns:
-        table.add_column(column, justify="left" if column in ("", "framework") else "right")
+        table.add_column(escape(column), justify="left" if column in ("", "framework") else "right")
     return table
 
 

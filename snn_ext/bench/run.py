@@ -63,6 +63,8 @@ def run(
 ) -> dict[str, Any]:
     """Measure, print and write everything; return what is written to the JSON file."""
     console = Console()
+    if not console.is_terminal:
+        console.width = 120
     before = torch.get_num_threads()
     if threads:
         torch.set_num_threads(threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
@@ -25,7 +26,8 @@ def interleaved(
 ) -> dict[Key, list[float]]:
     """Return the times of all `runs`, taken in turns: at least `repeats` of each, until `seconds` are over.
 
-    `around` gives a context manager for a run, which is not part of its time.
+    Every turn has an order of its own, so that none always comes after the same other, whose traces it finds in
+    caches and allocators.  `around` gives a context manager for a run, which is not part of its time.
     """
     times: dict[Key, list[float]] = {key: [] for key in runs}
     inner: dict[Key, int] = {}
@@ -42,13 +44,15 @@ def interleaved(
     for key in runs:
         sample(key, 1)
         inner[key] = max(1, round(SAMPLE / max(sample(key, 1), 1e-7)))
+    order, shuffle = list(runs), random.Random(0).shuffle
     collecting = gc.isenabled()
     end = time.perf_counter() + seconds
     try:
         while len(next(iter(times.values()))) < repeats or time.perf_counter() < end:
             gc.collect()
             gc.disable()
-            for key in runs:
+            shuffle(order)
+            for key in order:
                 times[key].append(sample(key, inner[key]))
             gc.enable()
     finally:
