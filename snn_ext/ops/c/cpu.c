@@ -33,6 +33,8 @@
 
 #include "call.h"
 
+enum { LINE = 64 }; /* bytes of a line of the cache */
+
 /* Copy a row past the cache: rows lie so far apart that a processor would wait for each line before writing to it. */
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -62,6 +64,7 @@ static __attribute__((target("avx"), noinline)) void stream(void *to, const void
 #define RCBRT rcbrt_f32
 #define ERF erf_f32
 #define OWN_ERF
+#define OWN_EXP
 #define ROUNDER 12582912.0f /* 1.5 * 2^23 */
 #define LN2_HIGH 0.693359375f
 #define LN2_LOW -2.12194440e-4f
@@ -82,6 +85,7 @@ static __attribute__((target("avx"), noinline)) void stream(void *to, const void
 #undef RCBRT
 #undef ERF
 #undef OWN_ERF
+#undef OWN_EXP
 #undef ROUNDER
 #undef LN2_HIGH
 #undef LN2_LOW

@@ -30,11 +30,13 @@ typedef struct {
 
 enum { NAME(ROWS) = 2 * PARAMETERS + 8 };
 
-static REAL *NAME(allocate)(const Call *c, int backward, NAME(Scratch) *s) {
+/* Returns what is to be freed. */
+static void *NAME(allocate)(const Call *c, int backward, NAME(Scratch) *s) {
     int64_t segments = (c->steps + c->segment - 1) / c->segment;
     int64_t rows = NAME(ROWS) + (backward ? segments + 2 * c->segment : 0);
-    REAL *memory = malloc((size_t)(rows * c->block) * sizeof(REAL)), *next = memory;
+    char *memory = malloc((size_t)(rows * c->block) * sizeof(REAL) + LINE);
     if (!memory) return NULL;
+    REAL *next = (REAL *)(memory + (LINE - (uintptr_t)memory % LINE)); /* no vector across two lines of the cache */
     for (int k = 0; k < PARAMETERS; k++, next += c->block) s->p[k] = next;
     for (int k = 0; k < PARAMETERS; k++, next += c->block) s->g[k] = next;
     REAL **rest[] = {&s->v, &s->fire, &s->burst, &s->distance, &s->activation, &s->last,
@@ -49,15 +51,30 @@ static REAL *NAME(allocate)(const Call *c, int backward, NAME(Scratch) *s) {
 /* Spread a parameter over the lanes from `first` on: neuron n has the value (n / inner) % middle. */
 static void NAME(spread)(REAL *row, const Parameter *p, int64_t first, int64_t lanes) {
     const REAL *values = p->values;
-    if (!values) return;
     int64_t index = first / p->inner % p->middle, left = p->inner - first % p->inner;
-    if (p->middle == 1) left = lanes;
-    for (int64_t i = 0; i < lanes; i++) {
-        row[i] = values[index];
-        if (--left == 0) {
+    for (int64_t i = 0, n; i < lanes; i += n) {
+        if (p->inner == 1) { /* one after the other */
+            n = p->middle - index < lanes - i ? p->middle - index : lanes - i;
+            memcpy(row + i, values + index, (size_t)n * sizeof(REAL));
+            index = 0;
+        } else { /* the same for some */
+            n = left < lanes - i ? left : lanes - i;
+            for (int64_t j = 0; j < n; j++) row[i + j] = values[index];
             left = p->inner;
             if (++index == p->middle) index = 0;
         }
+    }
+}
+
+/* Make the rows of parameters: those with one value for all at the first block, the others at each. */
+static void NAME(prepare)(const Call *c, NAME(Scratch) *s, int64_t first, int64_t lanes, int begins) {
+    for (int k = 0; k < PARAMETERS; k++) {
+        const Parameter *p = &c->parameters[k];
+        if (!p->values) continue;
+        if (p->middle > 1)
+            NAME(spread)(s->p[k], p, first, lanes);
+        else if (begins)
+            for (int64_t i = 0; i < c->block; i++) s->p[k][i] = *(const REAL *)p->values;
     }
 }
 
@@ -323,11 +340,11 @@ EXPORT CLONES int NAME(snn_ext_forward)(const Call *c, int64_t begin, int64_t en
     NAME(Mode) m = MODE;
     int is_usual = NAME(usual)(c);
     NAME(Scratch) scratch, *s = &scratch;
-    REAL *memory = NAME(allocate)(c, 0, s);
+    void *memory = NAME(allocate)(c, 0, s);
     if (!memory) return 1;
     for (int64_t first = begin; first < end; first += c->block) {
         int64_t lanes = end - first < c->block ? end - first : c->block;
-        for (int k = 0; k < PARAMETERS; k++) NAME(spread)(s->p[k], &c->parameters[k], first, lanes);
+        NAME(prepare)(c, s, first, lanes, first == begin);
         DISPATCH(NAME(forward_lanes)(m, usual, c, s, first, lanes))
     }
     free(memory);
@@ -339,11 +356,11 @@ EXPORT CLONES int NAME(snn_ext_backward)(const Call *c, int64_t begin, int64_t e
     NAME(Mode) m = MODE;
     int is_usual = NAME(usual)(c);
     NAME(Scratch) scratch, *s = &scratch;
-    REAL *memory = NAME(allocate)(c, 1, s);
+    void *memory = NAME(allocate)(c, 1, s);
     if (!memory) return 1;
     for (int64_t first = begin; first < end; first += c->block) {
         int64_t lanes = end - first < c->block ? end - first : c->block;
-        for (int k = 0; k < PARAMETERS; k++) NAME(spread)(s->p[k], &c->parameters[k], first, lanes);
+        NAME(prepare)(c, s, first, lanes, first == begin);
         DISPATCH(NAME(backward_lanes)(m, usual, c, s, first, lanes))
         if (c->parameter_grads) NAME(collect)(c, s, first, lanes);
     }
