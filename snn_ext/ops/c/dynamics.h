@@ -157,17 +157,21 @@ INLINE REAL NAME(distance)(REAL h, NAME(Parameters) p) {
     return (u < -far ? -far : u) / p.a;
 }
 
-/* The rectifier and its slope.  Where only what lies within half a spike counts, `near` spares the root: beyond, what
- * comes out is then merely somewhere beyond. */
-INLINE REAL NAME(rectify)(REAL z, int near, REAL *slope) {
-    REAL size = FABS(z), bend = TANH(3 * z), beyond = z;
-    *slope = (REAL)(1.5 / TANH_3_2) * (1 - bend * bend);
-    if (!near) {
-        REAL beyond_half = size + (REAL)0.5, inverse = RCBRT(beyond_half), root = beyond_half * inverse * inverse;
-        beyond = z > 0 ? root - (REAL)0.5 : z < 0 ? (REAL)0.5 - root : 0 * z;
-        *slope = size <= (REAL)0.5 ? *slope : inverse * inverse / 3;
-    }
+/* The rectifier and its slope. */
+INLINE REAL NAME(rectify)(REAL z, REAL *slope) {
+    REAL size = FABS(z), bend = TANH(3 * z), beyond_half = size + (REAL)0.5, inverse = RCBRT(beyond_half);
+    REAL root = beyond_half * inverse * inverse;
+    REAL beyond = z > 0 ? root - (REAL)0.5 : z < 0 ? (REAL)0.5 - root : 0 * z;
+    *slope = size <= (REAL)0.5 ? (REAL)(1.5 / TANH_3_2) * (1 - bend * bend) : inverse * inverse / 3;
     return size <= (REAL)0.5 ? (REAL)(0.5 / TANH_3_2) * bend : beyond;
+}
+
+/* The same for a surrogate that asks only whether `z` is within half a spike, which the rectifier does not change, and
+ * gives zero if it is not: there the slope may be anything finite. */
+INLINE REAL NAME(rectify_within)(REAL z, REAL *slope) {
+    REAL e = EXP(-6 * FABS(z)); /* 1 - tanh(3 z)^2 = 4 e / (1 + e)^2 */
+    *slope = (REAL)(6 / TANH_3_2) * e / NAME(square)(1 + e);
+    return z;
 }
 
 /* ---- forward ---- */
@@ -182,7 +186,7 @@ INLINE REAL NAME(fire)(NAME(Mode) m, REAL h, NAME(Parameters) p) {
     REAL unused, z;
     if (m.neuron != MPR || m.spiking) return NAME(spike)(m, h - p.threshold);
     z = NAME(distance)(h, p);
-    return NAME(spike)(m, m.mpr ? NAME(rectify)(z, 0, &unused) : z);
+    return NAME(spike)(m, m.mpr ? NAME(rectify)(z, &unused) : z);
 }
 
 INLINE REAL NAME(reset)(NAME(Mode) m, REAL h, REAL o, NAME(Parameters) p) {
@@ -224,12 +228,12 @@ INLINE REAL NAME(emit)(NAME(Mode) m, REAL x, NAME(Step) s, NAME(Parameters) p) {
 
 /* ---- backward ---- */
 
-/* The slopes of firing at the potential `h`; `near` as in `rectify`. */
-INLINE NAME(Slopes) NAME(slopes)(NAME(Mode) m, REAL h, NAME(Parameters) p, int near) {
+/* The slopes of firing at the potential `h`; `within`: rectify as for such a surrogate. */
+INLINE NAME(Slopes) NAME(slopes)(NAME(Mode) m, REAL h, NAME(Parameters) p, int within) {
     NAME(Slopes) at = {0, 0, 0};
     if (m.neuron == MPR) {
         REAL steepness = 1, u = at.distance = NAME(distance)(h, p);
-        if (m.mpr) u = NAME(rectify)(u, near, &steepness);
+        if (m.mpr) u = within ? NAME(rectify_within)(u, &steepness) : NAME(rectify)(u, &steepness);
         at.fire = NAME(gradient)(m.surrogate, m.scale, u);
         if (m.mpr) at.fire = at.fire * steepness;
         return at;

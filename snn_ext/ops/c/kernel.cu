@@ -135,7 +135,7 @@ INLINE NAME(Parameters) backward_neuron(const Call &c, NAME(Mode) m, long long n
             NAME(Gradients) g;
             if (t == c.steps - 1 && c.gv) gs = gs + state(c.gv, n);
             if (m.neuron == VSN && m.activation != IDENTITY) activation = NAME(activation_gradient)(m.activation, x * now.o);
-            g = NAME(back)(m, now, x, p, NAME(slopes)(m, now.h, p, 0), load(c.gy, i), activation, m.reset_delay ? gs : 0,
+            g = NAME(back)(m, now, x, p, NAME(slopes)(m, now.h, p, m.surrogate == STRAIGHT_THROUGH && m.scale == 1), load(c.gy, i), activation, m.reset_delay ? gs : 0,
                      m.reset_delay ? 0 : gs, gv);
             store(c.gx, i, g.x);
             gv = g.v;

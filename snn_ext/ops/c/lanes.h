@@ -128,40 +128,34 @@ ALWAYS_INLINE void NAME(forward_lanes)(NAME(Mode) m, int usual, const Call *c, N
 /* The slopes of firing at the potentials `h`, into the rows fire, burst and distance. */
 CLONES static void NAME(slope)(NAME(Mode) m, NAME(Scratch) *s, const REAL *restrict h, int64_t lanes) {
     REAL *restrict fire = s->fire, *restrict burst = s->burst, *restrict distance = s->distance;
-    /* what these surrogates give within half a spike, they give nowhere else */
-    int near = m.scale <= 1 &&
-               (m.surrogate == RECTANGULAR || m.surrogate == STRAIGHT_THROUGH || m.surrogate == RECTIFIER);
-#define SLOPES(shape, how)                                                                     \
+#define SLOPES(shape, within)                                                                  \
     EACH {                                                                                     \
         m.surrogate = shape;                                                                   \
-        NAME(Slopes) at = NAME(slopes)(m, h[i], AT(i), how);                                   \
+        NAME(Slopes) at = NAME(slopes)(m, h[i], AT(i), within);                                \
         fire[i] = at.fire;                                                                     \
         if (m.neuron == LIFB) burst[i] = at.burst;                                             \
         if (m.neuron == MPR) distance[i] = at.distance;                                        \
     }
-#define CASE(shape, how)                                                                       \
+#define CASE(shape)                                                                            \
     case shape:                                                                                \
-        SLOPES(shape, how);                                                                    \
-        break
-#define COMPACT(shape)                                                                         \
-    case shape:                                                                                \
-        if (near) {                                                                            \
-            SLOPES(shape, 1);                                                                  \
-        } else {                                                                               \
-            SLOPES(shape, 0);                                                                  \
-        }                                                                                      \
-        break
+        SLOPES(shape, 0);                                                                      \
+        break;
 #define EVERY                                                                                  \
     switch (m.surrogate) {                                                                     \
-        CASE(ATAN_, 0);                                                                        \
-        CASE(FAST_SIGMOID, 0);                                                                 \
-        CASE(SIGMOID, 0);                                                                      \
-        CASE(TRIANGULAR, 0);                                                                   \
-        COMPACT(RECTANGULAR);                                                                  \
-        COMPACT(STRAIGHT_THROUGH);                                                             \
-        COMPACT(RECTIFIER);                                                                    \
+        CASE(ATAN_)                                                                            \
+        CASE(FAST_SIGMOID)                                                                     \
+        CASE(SIGMOID)                                                                          \
+        CASE(TRIANGULAR)                                                                       \
+        CASE(RECTANGULAR)                                                                      \
+        CASE(STRAIGHT_THROUGH)                                                                 \
+        CASE(RECTIFIER)                                                                        \
     }                                                                                          \
     break
+    if (m.neuron == MPR && m.mpr && m.surrogate == STRAIGHT_THROUGH && m.scale == 1) {
+        m.neuron = MPR, m.mpr = 1;
+        SLOPES(STRAIGHT_THROUGH, 1);
+        return;
+    }
     switch (m.neuron * 2 + m.mpr) {
     case VSN * 2: m.neuron = VSN, m.mpr = 0; EVERY;
     case LIFB * 2: m.neuron = LIFB, m.mpr = 0; EVERY;
@@ -169,7 +163,6 @@ CLONES static void NAME(slope)(NAME(Mode) m, NAME(Scratch) *s, const REAL *restr
     case MPR * 2 + 1: m.neuron = MPR, m.mpr = 1; EVERY;
     }
 #undef EVERY
-#undef COMPACT
 #undef CASE
 #undef SLOPES
 }
