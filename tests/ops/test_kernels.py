@@ -78,6 +78,21 @@ def test_random_cases(kernels, data):
 
 @every_kernel
 @every_equation
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_half_a_spike_is_within_half_a_spike(kernels, equations, dtype):
+    """Where a neuron at rest is, with the defaults of SoftResetMPR."""
+    values = torch.arange(-4, 5, dtype=dtype) / 4
+    x_seq = torch.cartesian_prod(values, values).T.contiguous()
+    p = {name: torch.tensor(1.0, dtype=dtype) for name in equations.parameters} | {
+        "threshold": torch.tensor(0.5, dtype=dtype)
+    }
+    surrogate, when = from_name("straight_through", 1.0), dict.fromkeys(WHEN, False)
+    for v0 in (None, torch.full_like(x_seq[0], torch.nan)):
+        agree(both(kernels, equations, x_seq, v0, p, surrogate, when, potentials=False), equations)
+
+
+@every_kernel
+@every_equation
 @pytest.mark.parametrize("count", [1, 7, 15, 16, 17, 255, 256, 257, 1023, 1024, 1025, 2048])
 def test_odd_sizes(kernels, equations, count):
     x_seq, v0, p = tensors(equations, (3, count), torch.float32, {"threshold": (count,)})

@@ -11,14 +11,16 @@
 #undef EACH
 #define EACH _Pragma("GCC ivdep") for (int64_t i = 0; i < lanes; i++)
 
-/* Bring the next row into the cache while this one is computed (rows lie too far apart for the processor to guess). */
+/* Bring a row into the cache while the AHEAD rows before it are computed (rows lie too far apart for the processor to
+ * guess). */
 #if defined(__GNUC__)
 #undef FETCH
+#define AHEAD 3
 #define FETCH(row)                                                                             \
     for (const char *from = (const char *)(row), *end = from + lanes * sizeof(REAL); from < end; from += 64) \
     __builtin_prefetch(from)
 #else
-#define FETCH(row)
+#define FETCH(row) (void)(row)
 #endif
 
 /* Rows of scratch memory, each `block` long. */
@@ -108,7 +110,8 @@ ALWAYS_INLINE void NAME(forward_lanes)(NAME(Mode) m, int usual, const Call *c, N
         REAL *out = (REAL *)c->y + t * c->count + first;
         REAL *restrict y = c->stream ? s->out : out;
         REAL *restrict state = c->v_seq ? (REAL *)c->v_seq + t * c->count + first : last;
-        FETCH(t + 1 < c->steps ? x + c->count : x + lanes);
+        int64_t next = t + AHEAD;
+        FETCH(next < c->steps ? x + AHEAD * c->count : (const REAL *)c->x + (next - c->steps) * c->count + first + lanes);
         if (t == c->steps - 1 || (!usual && c->v_seq)) EACH {
             NAME(Step) now = NAME(step)(m, x[i], v[i], MINE(i));
             y[i] = NAME(emit)(m, x[i], now, MINE(i));
@@ -211,7 +214,8 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int usual, const Call *c, 
             const REAL *from = s->carried + (t - begin) * kept;
             REAL *restrict h = s->charged + (t - begin) * c->block;
             REAL *to = s->carried + (t + 1 < end ? t - begin + 1 : 0) * kept;
-            FETCH(t + 1 < end ? x + c->count : (const REAL *)c->gy + t * c->count + first);
+            int64_t next = t + AHEAD;
+            FETCH(next < end ? x + AHEAD * c->count : (const REAL *)c->gy + (2 * end - 1 - next) * c->count + first);
             if (kept && t + 1 == end) to = s->last;
             EACH {
                 NAME(Step) now = NAME(step)(m, x[i], from[i], MINE(i));
@@ -233,7 +237,10 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int usual, const Call *c, 
                 EACH both[i] = gs[i] + gv[i];
                 gs = s->last;
             }
-            FETCH(t > 0 ? gy - c->count : gy + lanes);
+            int64_t next = t - AHEAD; /* after the first step of the segment comes the segment before it, or the next block */
+            FETCH(next >= begin ? gy - AHEAD * c->count
+                  : n > 0       ? (const REAL *)c->x + (begin - c->segment + begin - 1 - next) * c->count + first
+                                : (const REAL *)c->x + (-1 - next) * c->count + first + lanes);
             const REAL *restrict before = m.reset_delay ? gs : s->none, *restrict after = m.reset_delay ? s->none : gs;
             NAME(slope)(m, s, h, lanes);
             if (m.neuron == VSN && m.activation != IDENTITY) {
