@@ -174,8 +174,11 @@ def _bench(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
+    from .bench.memory import keep_freed
     from .bench.run import FULL, QUICK, run
 
+    if arguments.device == "cpu" and not keep_freed():
+        print("(this system's allocator cannot be told to keep what is freed: times vary more)")
     run(
         available,
         plan=QUICK if arguments.quick else FULL,

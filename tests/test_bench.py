@@ -5,6 +5,8 @@ import itertools
 import json
 import math
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ pytest.importorskip("matplotlib")
 
 from snn_ext import cli
 from snn_ext.bench import memory, networks, run, timing
-from snn_ext.bench.cases import cases, floors, forced, step
+from snn_ext.bench.cases import cases, copies, forced, step
 from snn_ext.ops import dispatch
 
 HAVE = [name for name in cli.FRAMEWORKS if importlib.util.find_spec(name)]
@@ -51,7 +53,7 @@ def test_everything_is_measured_written_and_drawn(tmp_path, monkeypatch):
         learned = sum("learned" in entry["name"] for entry in size["cases"])
         expected = len(HAVE) * (1 + 3 * len(implementations))
         assert learned == (expected if (size["steps"], size["neurons"]) == (4, 64) else 0)
-        assert len(size["cases"]) == expected + learned + 2
+        assert len(size["cases"]) == expected + learned + 1
         for entry in size["cases"]:
             for times in (entry["forward"], entry["both"]):
                 assert 0 < times["low"] <= times["median"] <= times["high"] < math.inf
@@ -112,13 +114,27 @@ def test_peak_memory_is_what_a_step_adds():
     assert peak <= 1.5 * 2**26
 
 
-def test_floors_move_the_bytes_and_leave_the_input():
+def test_copies_move_the_bytes_and_leave_the_input():
     x_seq, grad = torch.randn(3, 4), torch.randn(3, 4)
     before = x_seq.clone()
-    for alone, both in floors(x_seq, grad).values():
-        alone()
-        both()
+    for run_it in copies(x_seq, grad):
+        run_it()
     assert torch.equal(x_seq, before)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="as glibc has it")
+def test_freed_memory_is_kept_where_asked():
+    code = """
+import resource, torch
+from snn_ext.bench.memory import keep_freed
+if keep_freed():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(64):
+        torch.ones(2**22)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / 2**24)
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert not found or float(found) < 32  # fresh, they would be 64
 
 
 def test_runs_take_turns():
@@ -127,7 +143,9 @@ def test_runs_take_turns():
     times = timing.interleaved(runs, seconds=0, repeats=20, device=CPU)
     assert {name: len(values) for name, values in times.items()} == dict.fromkeys("abc", 20)
     samples = "".join(name for name, _ in itertools.groupby(order))
-    assert len({samples[i : i + 2] for i in range(len(samples) - 1)}) == 6  # each has come after each other one
+    assert (
+        len({samples[i : i + 2] for i in range(len(samples) - 1)}) == 6
+    )  # each has come after each other one
 
 
 @pytest.mark.parametrize("power", [0.5, 1, 2])

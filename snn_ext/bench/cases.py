@@ -1,4 +1,4 @@
-"""What is measured: neurons as their users call them, and copies of the bytes that they must move."""
+"""What is measured: neurons as their users call them, and a copy of the bytes that they must move."""
 
 from __future__ import annotations
 
@@ -133,23 +133,15 @@ def forward(run: Callable[[Tensor], object], x_seq: Tensor) -> Callable[[], None
     return alone
 
 
-def floors(x_seq: Tensor, grad: Tensor) -> dict[str, tuple[Callable[[], None], Callable[[], None]]]:
-    """Return what moving the bytes costs, forward and in both passes: to memory at hand, and to fresh memory.
+def copies(x_seq: Tensor, grad: Tensor) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return what moving the bytes costs that must be moved, forward and in both passes.
 
     The forward pass must read `x_seq` and write as much, the backward pass read both and write as much.
     """
     y, gx = torch.empty_like(x_seq), torch.empty_like(x_seq)
 
-    def at_hand() -> None:
+    def both() -> None:
         y.copy_(x_seq)
         torch.add(x_seq, grad, out=gx)
 
-    def fresh() -> None:
-        kept = x_seq.clone()
-        torch.add(x_seq, grad)
-        del kept
-
-    return {
-        "copy, memory at hand": (forward(y.copy_, x_seq), at_hand),
-        "copy, fresh memory": (forward(torch.clone, x_seq), fresh),
-    }
+    return forward(y.copy_, x_seq), both

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -15,7 +16,22 @@ from torch import Tensor
 
 from .cases import cases, forced, step
 
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # as malloc.h has them
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def keep_freed() -> bool:
+    """Let the process keep the memory that it frees, and say whether it does (as glibc can, on Linux).
+
+    Else that goes back to the system now and then, and whoever asks for memory next waits for fresh pages:
+    this takes as long as the arithmetic, and strikes by chance.  Programs get the same from the environment
+    variables ``MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_MMAP_MAX_=0``.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, -1))
 
 
 def saved(run: Callable[[Tensor], Tensor], x_seq: Tensor) -> int:

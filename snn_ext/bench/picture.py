@@ -54,7 +54,7 @@ def _panel(axes: Any, sizes: list[dict[str, Any]], along: str, framework: str) -
         label = key[0] + (f" ({key[2]})" if key[2] else "")
         style: dict[str, Any]
         if not key[1]:
-            style = {"color": "0.6", "linestyle": ":" if "fresh" in key[0] else "-", "linewidth": 1}
+            style = {"color": "0.6", "linewidth": 1}
         elif not key[2]:
             style = {"color": "black", "marker": "s", "markersize": 4}
         else:

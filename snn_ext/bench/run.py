@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..ops import dispatch
 from . import memory, networks, report
-from .cases import Case, cases, floors, forced, forward, step
+from .cases import Case, cases, copies, forced, forward, step
 from .picture import draw
 from .timing import exponent, interleaved
 
@@ -118,10 +118,9 @@ def _sizes(frameworks: list[str], plan: Plan, device: torch.device, tick: Any) -
         for case in found:
             runs[case, "forward"] = forward(case.run, x_seq)
             runs[case, "both"] = step(case.run, x_seq, grad)
-        for name, (alone, both) in floors(x_seq.detach(), grad).items():
-            floor = Case(name, "", "", torch.clone)
-            runs[floor, "forward"], runs[floor, "both"] = alone, both
-            found.append(floor)
+        floor = Case(report.FLOOR, "", "", torch.clone)
+        runs[floor, "forward"], runs[floor, "both"] = copies(x_seq.detach(), grad)
+        found.append(floor)
         times = interleaved(
             runs,
             seconds=plan.seconds,

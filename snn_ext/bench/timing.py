@@ -26,8 +26,8 @@ def interleaved(
 ) -> dict[Key, list[float]]:
     """Return the times of all `runs`, taken in turns: at least `repeats` of each, until `seconds` are over.
 
-    Every turn has an order of its own, so that none always comes after the same other, whose traces it finds in
-    caches and allocators.  `around` gives a context manager for a run, which is not part of its time.
+    Every turn has an order of its own, so that none always comes after the same other, whose traces it finds
+    in caches and allocators.  `around` gives a context manager for a run, which is not part of its time.
     """
     times: dict[Key, list[float]] = {key: [] for key in runs}
     inner: dict[Key, int] = {}

@@ -301,7 +301,8 @@ class Kernels(NamedTuple):
         gx, gv0 = flat.empty(wide), None if v0 is None else flat.empty_step(dtype)
         count = -(-flat.count // block)
         sums = x_seq.new_empty((len(wanted), count), dtype=torch.float64) if wanted else None
-        parameters, scalars = [], []
+        parameters: list[Parameter] = []
+        scalars: list[str] = []
         for name in neuron.parameters:
             value, middle, inner = flat.parameter(p[name])
             gradient = None
@@ -343,4 +344,3 @@ class Kernels(NamedTuple):
                 grads[name] = flat.reduce(parameter.gradient, p[name].shape)
         grad_v0 = None if gv0 is None or v0 is None else flat.step_like(gv0, v0)
         return flat.sequence_like(gx, x_seq.dtype), grad_v0, grads
-

@@ -27,7 +27,7 @@ BLOCK = 256
 """Neurons that are computed together at most; a multiple of every vector length."""
 SCRATCH = 2**18
 """Bytes that the potentials of a block may fill in the backward pass, while a block can be made smaller."""
-STREAM = 2**24
+STREAM = 2**23
 """Bytes of a sequence from which on it is written past the cache."""
 GRAIN = 2**15
 """Neurons times steps that are worth a thread."""

@@ -109,7 +109,9 @@ class _Eager(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         x_seq, v0, *values = ctx.saved_tensors
         chosen, neuron, surrogate, when = ctx.how
-        wanted = [name for name, needs in zip(neuron.parameters, ctx.needs_input_grad[7:], strict=True) if needs]
+        wanted = [
+            name for name, needs in zip(neuron.parameters, ctx.needs_input_grad[7:], strict=True) if needs
+        ]
         grad_y_seq, grad_v, grad_v_seq = grads
         if grad_y_seq is None:
             grad_y_seq = torch.zeros_like(x_seq)
@@ -185,7 +187,9 @@ def declare(neuron: type[Leaky]) -> None:
     def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         equations, x_seq, v0, p, surrogate, when = unpack(arguments[:-1])
         run_by = dispatch.choose(x_seq.device)
-        y_seq, v, v_seq = run_by.forward(equations, x_seq, v0, p, surrogate, **when, return_v_seq=arguments[-1])
+        y_seq, v, v_seq = run_by.forward(
+            equations, x_seq, v0, p, surrogate, **when, return_v_seq=arguments[-1]
+        )
         return y_seq, v, x_seq.new_empty(0, dtype=v0.dtype) if v_seq is None else v_seq
 
     @torch.library.impl(f"{name}_backward", "CompositeExplicitAutograd")

@@ -38,9 +38,7 @@ def test_usual_calls_have_loops_of_their_own(kernels, equations, dtype):
         when = {"detach_reset": detach_reset, "reset_delay": reset_delay, "constant_start": True}
         surrogate, wanted = from_name(name, SCALES[name], strict=strict), next(wishes)
         start = v0 if starts else None
-        results = both(
-            kernels, equations, x_seq, start, p, surrogate, when, potentials=False, wanted=wanted
-        )
+        results = both(kernels, equations, x_seq, start, p, surrogate, when, potentials=False, wanted=wanted)
         agree(results, equations)
         assert set(wanted) == results[1].keys() & p.keys()
 
