@@ -90,7 +90,7 @@ class LeakyNode(Node):
     @property
     def _rate(self) -> float | Tensor:
         """One over the time constant."""
-        w = getattr(self, "w", None)
+        w = self._parameters.get("w")
         return 1 / self.tau if w is None else w.sigmoid()
 
     def _simulate(
