@@ -15,8 +15,12 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-/* On Linux the loader picks the widest instructions that the machine has. */
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(SNN_EXT_PLAIN)
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("vect-cost-model=dynamic") /* as clang has it anyway */
+#endif
+
+/* On Linux the loader picks the widest instructions that the machine has (gcc). */
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(SNN_EXT_PLAIN)
 #define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define CLONES __attribute__((noinline))
