@@ -177,14 +177,13 @@ def _bench(arguments: argparse.Namespace) -> int:
     from .bench.memory import keep_freed
     from .bench.run import FULL, QUICK, run
 
-    if arguments.device == "cpu" and not keep_freed():
-        print("(this system's allocator cannot be told to keep what is freed: times vary more)")
     run(
         available,
         plan=QUICK if arguments.quick else FULL,
         device=torch.device(arguments.device),
         threads=arguments.threads,
         output=arguments.output,
+        kept=arguments.device == "cpu" and keep_freed(),
     )
     if arguments.quick:
         print("next: snn-ext bench (all sizes, some ten minutes), or snn-ext info")

@@ -55,24 +55,26 @@ def measured(
 ) -> list[tuple[tuple[str, str, str], int, int | None]]:
     """Return for each case what is kept and the peak, taken in a process of its own.
 
-    There, memory goes back to the system as soon as it is freed (``MALLOC_MMAP_THRESHOLD_``), so that what an
-    allocator keeps for later does not count.
+    There, memory goes back to the system as soon as it is freed, so that what an allocator keeps for later
+    does not count.
     """
-    variable = "MALLOC_MMAP_THRESHOLD_"
-    before = os.environ.get(variable)
-    os.environ[variable] = "65536"
+    before = {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")}
+    for name in before:
+        del os.environ[name]
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            return process.submit(_measured, framework, steps, neurons, device).result()
+            threads = torch.get_num_threads()
+            return process.submit(_measured, framework, steps, neurons, device, threads).result()
     finally:
-        os.environ.pop(variable)
-        if before is not None:
-            os.environ[variable] = before
+        del os.environ["MALLOC_MMAP_THRESHOLD_"]
+        os.environ.update(before)
 
 
 def _measured(
-    framework: str, steps: int, neurons: int, device: torch.device
+    framework: str, steps: int, neurons: int, device: torch.device, threads: int
 ) -> list[tuple[tuple[str, str, str], int, int | None]]:
+    torch.set_num_threads(threads)
     x_seq = torch.randn(steps, neurons, device=device).requires_grad_()
     grad = torch.randn(steps, neurons, device=device)
     found = []

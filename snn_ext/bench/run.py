@@ -59,9 +59,18 @@ QUICK = Plan((*HEADLINE, (16, 16_384), (64, 16_384)), memory=(16, 1_048_576), se
 
 
 def run(
-    frameworks: list[str], *, plan: Plan, device: torch.device, threads: int | None, output: str
+    frameworks: list[str],
+    *,
+    plan: Plan,
+    device: torch.device,
+    threads: int | None,
+    output: str,
+    kept: bool = False,
 ) -> dict[str, Any]:
-    """Measure, print and write everything; return what is written to the JSON file."""
+    """Measure, print and write everything; return what is written to the JSON file.
+
+    `kept` says whether the process keeps the memory that it frees (`memory.keep_freed`).
+    """
     console = Console()
     if not console.is_terminal:
         console.width = 120
@@ -69,7 +78,7 @@ def run(
     if threads:
         torch.set_num_threads(threads)
     try:
-        results: dict[str, Any] = {"versions": _versions(frameworks), "machine": _machine(device)}
+        results: dict[str, Any] = {"versions": _versions(frameworks), "machine": _machine(device, kept)}
         console.print(report.header(results))
         with Progress(
             TextColumn("{task.description:<48}"), BarColumn(), TimeElapsedColumn(), console=console
@@ -111,7 +120,7 @@ def _sizes(frameworks: list[str], plan: Plan, device: torch.device, tick: Any) -
         if (steps, neurons) == HEADLINE[-1]:
             for framework in frameworks:
                 for case in cases(framework, steps, device, learned=True):
-                    found.append(case._replace(name=f"{case.name}, decay learned"))
+                    found.append(case._replace(name=f"{case.name}{report.LEARNED}"))
         slow = [case for case in found if _too_slow(case, x_seq, grad, plan)]
         found = [case for case in found if case not in slow]
         runs: dict[Any, Any] = {}
@@ -143,7 +152,7 @@ def _sizes(frameworks: list[str], plan: Plan, device: torch.device, tick: Any) -
 def _too_slow(case: Case, x_seq: torch.Tensor, grad: torch.Tensor, plan: Plan) -> bool:
     """Whether one call takes longer than the plan allows, told from a tenth of the neurons."""
     steps, neurons = x_seq.shape
-    if steps * neurons < 2**24:
+    if steps * neurons < 2**20:
         return False
     part = x_seq.detach()[:, : neurons // 10].contiguous().requires_grad_()
     once = step(case.run, part, grad[:, : neurons // 10].contiguous())
@@ -227,13 +236,14 @@ def _versions(frameworks: list[str]) -> dict[str, str]:
     }
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
+def _machine(device: torch.device, kept: bool) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,
         "name": name,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "freed memory kept": kept,
         "implementation": dispatch.implementation(device),
         "missing": {name: why for name in dispatch.NAMES if (why := dispatch.why_not(name))},
     }

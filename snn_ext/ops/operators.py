@@ -57,10 +57,10 @@ def run(
     """Run `neuron`, whose parameters stand in `p` under their names.
 
     By its operator, or without the cost of dispatching one where nobody could tell the difference (`plain`),
-    and then on the implementation that is `wanted`.
+    and then on the implementation that is `wanted`.  (On "meta" tensors nothing runs, only the operator's shapes.)
     """
     values = [p[name] for name in neuron.parameters]
-    if plain(x_seq, v0, *values):
+    if not x_seq.is_meta and plain(x_seq, v0, *values):
         when = {"detach_reset": detach_reset, "reset_delay": reset_delay, "constant_start": constant_start}
         chosen = dispatch.choose(x_seq.device, wanted)
         if torch.is_grad_enabled() and any(

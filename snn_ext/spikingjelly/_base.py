@@ -90,8 +90,8 @@ class LeakyNode(Node):
     @property
     def _rate(self) -> float | Tensor:
         """One over the time constant."""
-        w = self._parameters.get("w")
-        return 1 / self.tau if w is None else w.sigmoid()
+        fixed = "tau" in self.__dict__ or "tau" in self._buffers
+        return 1 / self.tau if fixed else self.w.sigmoid()
 
     def _simulate(
         self, x_seq: Tensor, v: Tensor | None, return_v_seq: bool

@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 pytest.importorskip("spikingjelly", reason="SpikingJelly is not installed")
 
@@ -58,6 +59,17 @@ def node(cls, **options):
 
 
 # --- dynamics -------------------------------------------------------------------------------------
+
+
+def test_a_learned_tau_may_be_parametrized_or_pruned(cls):
+    x_seq = torch.rand(3, 2, 4)
+    expected = node(cls, tau=3.0, learn_tau=True, step_mode="m")(x_seq)
+    parametrized = node(cls, tau=3.0, learn_tau=True, step_mode="m")
+    parametrize.register_parametrization(parametrized, "w", nn.Identity())
+    pruned = node(cls, tau=3.0, learn_tau=True, step_mode="m")
+    prune.identity(pruned, "w")
+    for ours in (parametrized, pruned):
+        assert torch.equal(ours(x_seq), expected)
 
 
 def test_arguments_of_lifnode_come_first_and_in_order(cls):

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels import EQUATIONS, WHEN, agree, both, every_equation, every_kernel, tensors
+from kernels import EQUATIONS, WHEN, Native, agree, both, every_equation, every_kernel, tensors
 from specs import SCALES, layouts
 
+from snn_ext.neurons.soft_reset_mpr import SoftResetMPR
 from snn_ext.surrogate import from_name
 
 
@@ -30,12 +31,16 @@ def test_every_variant(kernels, equations, dtype):
 @every_equation
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_usual_calls_have_loops_of_their_own(kernels, equations, dtype):
-    flags = itertools.product(SCALES, *[(False, True)] * 4)
+    flags = itertools.product(SCALES, *[(False, True)] * 5)
     sizes = itertools.cycle([(1, 5), (3, 300), (70, 33)])
-    wishes = itertools.cycle([(), equations.parameters[::2], (), equations.parameters])
-    for name, strict, detach_reset, reset_delay, starts in flags:
+    wishes = itertools.cycle(
+        [(), equations.parameters[::2], (), (), equations.parameters]
+    )  # comes round with none
+    for name, strict, starts, *constant in itertools.islice(
+        flags, 0, None, 3 if kernels is not Native else 1
+    ):
         x_seq, v0, p = tensors(equations, next(sizes), dtype)
-        when = {"detach_reset": detach_reset, "reset_delay": reset_delay, "constant_start": True}
+        when = dict(zip(WHEN, constant, strict=True))
         surrogate, wanted = from_name(name, SCALES[name], strict=strict), next(wishes)
         start = v0 if starts else None
         results = both(kernels, equations, x_seq, start, p, surrogate, when, potentials=False, wanted=wanted)
@@ -77,14 +82,16 @@ def test_random_cases(kernels, data):
 @every_kernel
 @every_equation
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_half_a_spike_is_within_half_a_spike(kernels, equations, dtype):
+@pytest.mark.parametrize("reset_delay", [False, True])
+def test_half_a_spike_is_within_half_a_spike(kernels, equations, dtype, reset_delay):
     """Where a neuron at rest is, with the defaults of SoftResetMPR."""
     values = torch.arange(-4, 5, dtype=dtype) / 4
     x_seq = torch.cartesian_prod(values, values).T.contiguous()
     p = {name: torch.tensor(1.0, dtype=dtype) for name in equations.parameters} | {
         "threshold": torch.tensor(0.5, dtype=dtype)
     }
-    surrogate, when = from_name("straight_through", 1.0), dict.fromkeys(WHEN, False)
+    surrogate = from_name("straight_through", 1.0)
+    when = dict.fromkeys(WHEN, False) | {"reset_delay": reset_delay}
     for v0 in (None, torch.zeros_like(x_seq[0])):
         agree(both(kernels, equations, x_seq, v0, p, surrogate, when, potentials=False), equations)
 
@@ -149,8 +156,11 @@ def test_half_precisions_keep_a_float32_state(kernels, equations, dtype):
 @every_kernel
 @every_equation
 @pytest.mark.parametrize(("name", "scale"), [*SCALES.items(), ("straight_through", 1.0)])
+@pytest.mark.parametrize("potentials", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_nan_infinity_and_denormals_go_where_they_go_in_the_reference(kernels, equations, name, scale, dtype):
+def test_nan_infinity_and_denormals_go_where_they_go_in_the_reference(
+    kernels, equations, name, scale, dtype, potentials
+):
     tiny = torch.finfo(dtype).tiny
     values = [0.0, -0.0, tiny / 8, -tiny / 8, torch.nan, torch.inf, -torch.inf, 1e30, -1e30, 0.5, -0.5, 0.7]
     if (
@@ -162,11 +172,26 @@ def test_nan_infinity_and_denormals_go_where_they_go_in_the_reference(kernels, e
     v0 = torch.zeros(x_seq.shape[1], dtype=dtype)
     for flag in (False, True):
         when = {"detach_reset": flag, "reset_delay": flag, "constant_start": False}
-        expected, found = both(kernels, equations, x_seq, v0, p, from_name(name, scale), when)
-        for key in ("y_seq", "v", "v_seq", "gx", "gv0"):
+        surrogate = from_name(name, scale)
+        expected, found = both(kernels, equations, x_seq, v0, p, surrogate, when, potentials=potentials)
+        for key in {"y_seq", "v", "v_seq", "gx", "gv0"} & expected.keys():
             assert torch.equal(found[key].isnan(), expected[key].isnan()), key
             finite = ~expected[key].isnan()
             assert torch.allclose(found[key][finite], expected[key][finite], rtol=1e-4, atol=1e-6), key
+
+
+@every_kernel
+@pytest.mark.parametrize("mode", ["late", "again", "none"])
+@pytest.mark.parametrize("mpr", [True, False])
+def test_resets_that_no_face_asks_for(kernels, mpr, mode):
+    equations = SoftResetMPR(mpr, mode, 0.0)
+    x_seq, v0, p = tensors(equations, (5, 40), torch.float32)
+    for flag, potentials in itertools.product((False, True), repeat=2):
+        when = dict.fromkeys(WHEN, flag)
+        agree(
+            both(kernels, equations, x_seq, v0, p, from_name("atan", 2.0), when, potentials=potentials),
+            equations,
+        )
 
 
 @every_kernel

@@ -39,12 +39,13 @@ def threads(request, monkeypatch):
 
 
 @every_equation
-def test_threads_change_nothing(equations, threads):
-    shapes = {"threshold": (9000,), "decay": (9000,)}
+@pytest.mark.parametrize("usual", [False, True])
+def test_threads_change_nothing(equations, threads, usual):
+    shapes = {} if usual else {"threshold": (9000,), "decay": (9000,)}
     x_seq, v0, p = tensors(equations, (4, 9000), torch.float32, shapes)
     when, surrogate = dict.fromkeys(WHEN, False), from_name("atan", 2.0)
-    alone = both(Native, equations, x_seq, v0, p, surrogate, when)[1]
-    shared = both(Native, equations, x_seq, v0, p, surrogate, when, threads=4)[1]
+    alone = both(Native, equations, x_seq, v0, p, surrogate, when, potentials=not usual)[1]
+    shared = both(Native, equations, x_seq, v0, p, surrogate, when, potentials=not usual, threads=4)[1]
     for name, value in alone.items():
         assert torch.equal(shared[name], value), name
 
@@ -52,13 +53,14 @@ def test_threads_change_nothing(equations, threads):
 @every_equation
 @pytest.mark.parametrize("count", [1, 7, 255, 4099])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_writing_past_the_cache_changes_nothing(equations, count, dtype, monkeypatch):
+@pytest.mark.parametrize("potentials", [True, False])
+def test_writing_past_the_cache_changes_nothing(equations, count, dtype, potentials, monkeypatch):
     x_seq, v0, p = tensors(equations, (5, count), dtype)
     when, surrogate = dict.fromkeys(WHEN, False), from_name("sigmoid", 4.0)
     results = []
     for bound in (math.inf, 0):
         monkeypatch.setattr(native, "STREAM", bound)
-        results.append(both(Native, equations, x_seq, v0, p, surrogate, when)[1])
+        results.append(both(Native, equations, x_seq, v0, p, surrogate, when, potentials=potentials)[1])
     for name, value in results[0].items():
         assert torch.equal(results[1][name], value), name
 

@@ -1,7 +1,7 @@
 /* Elementary functions that a compiler can turn into vector instructions: no branches, no calls, no tables.
  * Included for float and for double, like dynamics.h; BITS is the unsigned integer of the same size.
  *
- * Accurate to a few units in the last place.  NaN comes out as NaN. */
+ * Accurate to a few units in the last place, but where it says otherwise.  NaN comes out as NaN. */
 
 INLINE REAL NAME(from_bits)(BITS bits) {
     REAL x;

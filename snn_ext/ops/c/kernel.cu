@@ -117,6 +117,7 @@ INLINE NAME(Parameters) backward_neuron(const Call &c, NAME(Mode) m, long long n
     NAME(Parameters) p = parameters(c, n), sum = {0, 0, 0, 0, 0};
     REAL carried[SEGMENT], v0 = state(c.v0, n), v = NAME(start)(m, v0, p), gv = 0;
     long long last = (c.steps - 1) / SEGMENT;
+    int within = m.surrogate == STRAIGHT_THROUGH && m.scale == 1; /* see dynamics.h */
     for (long long s = 0; s < last; s++) { /* the potential at the beginning of each segment */
         ((REAL *)c.starts)[s * c.count + n] = v;
         for (long long t = s * SEGMENT; t < (s + 1) * SEGMENT; t++) v = NAME(step)(m, load(c.x, t * c.count + n), v, p).next;
@@ -135,7 +136,7 @@ INLINE NAME(Parameters) backward_neuron(const Call &c, NAME(Mode) m, long long n
             NAME(Gradients) g;
             if (t == c.steps - 1 && c.gv) gs = gs + state(c.gv, n);
             if (m.neuron == VSN && m.activation != IDENTITY) activation = NAME(activation_gradient)(m.activation, x * now.o);
-            g = NAME(back)(m, now, x, p, NAME(slopes)(m, now.h, p, m.surrogate == STRAIGHT_THROUGH && m.scale == 1), load(c.gy, i), activation, m.reset_delay ? gs : 0,
+            g = NAME(back)(m, now, x, p, NAME(slopes)(m, now.h, p, within), load(c.gy, i), activation, m.reset_delay ? gs : 0,
                      m.reset_delay ? 0 : gs, gv);
             store(c.gx, i, g.x);
             gv = g.v;
@@ -144,7 +145,7 @@ INLINE NAME(Parameters) backward_neuron(const Call &c, NAME(Mode) m, long long n
     }
     if (m.reset_delay && !NAME(waits)(m) && !c.constant_start) {
         NAME(Parameters) own = {0, 0, 0, 0, 0};
-        gv = NAME(start_backward)(m, gv, v0, p, NAME(slopes)(m, v0, p, 0), &own);
+        gv = NAME(start_backward)(m, gv, v0, p, NAME(slopes)(m, v0, p, within), &own);
         add(&sum, own);
     }
     if (c.gv0) ((REAL *)c.gv0)[n] = gv;

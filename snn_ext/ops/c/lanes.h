@@ -13,9 +13,10 @@
 
 /* Bring a row into the cache while the AHEAD rows before it are computed (rows lie too far apart for the processor to
  * guess). */
-#if defined(__GNUC__)
 #undef FETCH
+#undef AHEAD
 #define AHEAD 3
+#if defined(__GNUC__)
 #define FETCH(row)                                                                             \
     for (const char *from = (const char *)(row), *end = from + lanes * sizeof(REAL); from < end; from += 64) \
     __builtin_prefetch(from)
@@ -269,7 +270,7 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int usual, const Call *c, 
         EACH {
             NAME(Parameters) own = {0, 0, 0, 0, 0};
             gv0[i] = NAME(start_backward)(m, v[i], v0[i], MINE(i), SLOPE(i), &own);
-            GATHER(own);
+            if (c->parameter_grads) GATHER(own);
         }
     } else
         memcpy(gv0, v, (size_t)lanes * sizeof(REAL));
@@ -288,15 +289,6 @@ static void NAME(collect)(const Call *c, NAME(Scratch) *s, int64_t first, int64_
         for (int64_t i = 0; i < lanes; i++) sum += s->g[k][i];
         ((double *)p->gradient)[first / c->block] = sum;
     }
-}
-
-/* Whether a call is a usual one, with loops of its own: a common neuron whose parameters are the same for all, and nothing
- * is asked of potentials or comes from them. */
-static int NAME(usual)(const Call *c) {
-    int usual = SPECIALISED && c->spiking && c->v_reset == 0 && c->activation == IDENTITY && !c->v_seq && !c->gv &&
-                !c->gv_seq && c->reset != AGAIN && c->reset != NONE && (c->neuron != MPR || c->reset == SOFT);
-    for (int k = 0; k < PARAMETERS; k++) usual &= c->parameters[k].middle == 1;
-    return usual;
 }
 
 /* Run `what` for the neuron of the call, as constants where it is fast. */
@@ -321,16 +313,33 @@ static int NAME(usual)(const Call *c) {
 #define DISPATCH(what)                                                                         \
     if (SPECIALISED && is_usual) {                                                             \
         enum { usual = 1 };                                                                    \
-        m.spiking = m.quiet = 1, m.v_reset = 0, m.activation = IDENTITY;                                \
+        m.spiking = m.quiet = 1, m.v_reset = 0, m.activation = IDENTITY;                       \
         switch (KIND(c->neuron, c->reset, c->mpr)) { COMMON(what) }                            \
     } else if (c->spiking) {                                                                   \
         enum { usual = 0 };                                                                    \
         m.spiking = 1;                                                                         \
-        switch (KIND(c->neuron, c->reset, c->mpr)) { COMMON(what) RARE(what) }                 \
+        switch (KIND(c->neuron, c->reset, c->mpr)) {                                           \
+            COMMON(what)                                                                       \
+            RARE(what)                                                                         \
+        default:                                                                               \
+            what;                                                                              \
+        }                                                                                      \
     } else {                                                                                   \
         enum { usual = 0 };                                                                    \
         what;                                                                                  \
     }
+
+/* Whether a call is a usual one, with loops of its own: a common neuron whose parameters are the same for all, and nothing
+ * is asked of potentials or comes from them. */
+static int NAME(usual)(const Call *c) {
+    NAME(Mode) m;
+    int common = 0;
+    switch (KIND(c->neuron, c->reset, c->mpr)) { COMMON(common = 1) }
+    for (int k = 0; k < PARAMETERS; k++) common &= c->parameters[k].middle == 1;
+    (void)m;
+    return SPECIALISED && common && c->spiking && c->v_reset == 0 && c->activation == IDENTITY && !c->v_seq && !c->gv &&
+           !c->gv_seq;
+}
 
 #define MODE                                                                                   \
     {c->neuron, c->reset, c->activation, c->surrogate, c->spiking, c->strict, c->detach_reset, \
