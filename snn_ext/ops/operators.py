@@ -57,7 +57,8 @@ def run(
     """Run `neuron`, whose parameters stand in `p` under their names.
 
     By its operator, or without the cost of dispatching one where nobody could tell the difference (`plain`),
-    and then on the implementation that is `wanted`.  (On "meta" tensors nothing runs, only the operator's shapes.)
+    and then on the implementation that is `wanted`.  On "meta"
+    tensors, the operator gives shapes alone.
     """
     values = [p[name] for name in neuron.parameters]
     if not x_seq.is_meta and plain(x_seq, v0, *values):
