@@ -327,8 +327,11 @@ def run(
     names: Mapping[str, str] | None = None,
     observer: Any = None,
     implementation: str | None = None,
+    single: bool = False,
 ) -> tuple[Tensor, ...]:
     """Run `neuron`, checked and prepared: what the functions above and both faces call.
+
+    With `single`, `x_seq` and what is emitted are one step, without the dimension of time.
 
     `names` says what a face calls the arguments, for errors; an `observer` (`snn_ext.observe`) is shown the
     steps.  An `implementation` is what eager calls run on instead of the fastest (`snn_ext.ops.dispatch`).
@@ -337,6 +340,9 @@ def run(
     def named(name: str) -> str:
         return name if names is None else names.get(name, name)
 
+    given = x_seq
+    if single:
+        x_seq = x_seq.unsqueeze(0)
     check_input(named("x_seq"), x_seq)
     check_decay(named("decay"), parameters["decay"])
     own = operators.plain(x_seq)
@@ -352,7 +358,15 @@ def run(
     if known and not _transformed(x_seq, start, *p.values()):
         assert isinstance(surrogate, Surrogate)
         y_seq, v, v_seq = operators.run(
-            neuron, x_seq, start, p, surrogate, **when, return_v_seq=return_v_seq, wanted=implementation
+            neuron,
+            given,
+            start,
+            p,
+            surrogate,
+            **when,
+            return_v_seq=return_v_seq,
+            wanted=implementation,
+            single=single,
         )
         return (y_seq, v, v_seq) if return_v_seq and v_seq is not None else (y_seq, v)
     if implementation not in (None, "reference") and not known:
@@ -364,7 +378,8 @@ def run(
     steps = reference.unroll(
         neuron.in_precision(x_seq.dtype), x_seq, start, p, surrogate, **when, state_quant=state_quant
     )
-    return _stack(steps, x_seq.dtype, reset_delay, return_v_seq)
+    y_seq, *potentials = _stack(steps, x_seq.dtype, reset_delay, return_v_seq)
+    return y_seq.squeeze(0) if single else y_seq, *potentials
 
 
 def _stack(

@@ -26,14 +26,16 @@ def interleaved(
 ) -> dict[Key, list[float]]:
     """Return the times of all `runs`, taken in turns: at least `repeats` of each, until `seconds` are over.
 
-    Every turn has an order of its own, so that none always comes after the same other, whose traces it finds
-    in caches and allocators.  `around` gives a context manager for a run, which is not part of its time.
+    What is timed has just run once without being timed, and every turn has an order of its own: so none finds
+    the traces of another in caches and allocators.  `around` gives a context manager for a run, which is not
+    part of its time.
     """
     times: dict[Key, list[float]] = {key: [] for key in runs}
     inner: dict[Key, int] = {}
 
     def sample(key: Key, count: int) -> float:
         with around(key) if around else _nothing:  # type: ignore[attr-defined]
+            runs[key]()
             _wait(device)
             begin = time.perf_counter()
             for _ in range(count):

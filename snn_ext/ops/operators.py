@@ -53,8 +53,11 @@ def run(
     constant_start: bool,
     return_v_seq: bool,
     wanted: str | None = None,
+    single: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Run `neuron`, whose parameters stand in `p` under their names.
+
+    With `single`, what goes in and is emitted is one step, without the dimension of time.
 
     By its operator, or without the cost of dispatching one where nobody could tell the difference (`plain`),
     and then on the implementation that is `wanted`.  On "meta"
@@ -67,17 +70,22 @@ def run(
         if torch.is_grad_enabled() and any(
             tensor is not None and tensor.requires_grad for tensor in (x_seq, v0, *values)
         ):
-            return _Eager.apply(chosen, neuron, surrogate, when, return_v_seq, x_seq, v0, *values)
-        return chosen.forward(neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq)
+            how = chosen, neuron, surrogate, when, single
+            return _Eager.apply(how, return_v_seq, x_seq, v0, *values)
+        x_seq = x_seq.unsqueeze(0) if single else x_seq
+        y_seq, v, v_seq = chosen.forward(neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq)
+        return y_seq.squeeze(0) if single else y_seq, v, v_seq
+    x_seq = x_seq.unsqueeze(0) if single else x_seq
     if v0 is None:
         v0 = torch.zeros(x_seq.shape[1:], dtype=reference.compute_dtype(x_seq.dtype), device=x_seq.device)
-    return getattr(torch.ops.snn_ext, neuron.name)(
+    y_seq, v, v_seq = getattr(torch.ops.snn_ext, neuron.name)(
         x_seq,
         v0,
         *values,
         *_options(neuron, surrogate, detach_reset, reset_delay, constant_start),
         return_v_seq,
     )
+    return y_seq.squeeze(0) if single else y_seq, v, v_seq
 
 
 def _options(neuron: Leaky, surrogate: Surrogate, *when: bool) -> tuple[Any, ...]:
@@ -91,10 +99,7 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        chosen: Any,
-        neuron: Leaky,
-        surrogate: Surrogate,
-        when: dict[str, bool],
+        how: tuple[Any, Leaky, Surrogate, dict[str, bool], bool],
         return_v_seq: bool,
         x_seq: Tensor,
         v0: Tensor | None,
@@ -102,23 +107,27 @@ class _Eager(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         ctx.save_for_backward(x_seq, v0, *values)
         ctx.set_materialize_grads(False)
-        ctx.how = chosen, neuron, surrogate, when
+        ctx.how = how
+        chosen, neuron, surrogate, when, single = how
         p = dict(zip(neuron.parameters, values, strict=True))
-        return chosen.forward(neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq)
+        x_seq = x_seq.unsqueeze(0) if single else x_seq
+        y_seq, v, v_seq = chosen.forward(neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq)
+        return y_seq.squeeze(0) if single else y_seq, v, v_seq
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         x_seq, v0, *values = ctx.saved_tensors
-        chosen, neuron, surrogate, when = ctx.how
-        wanted = [
-            name for name, needs in zip(neuron.parameters, ctx.needs_input_grad[7:], strict=True) if needs
-        ]
+        chosen, neuron, surrogate, when, single = ctx.how
+        needs_x, needs_v0, *needed = ctx.needs_input_grad[2:]
+        wanted = [name for name, needs in zip(neuron.parameters, needed, strict=True) if needs]
         grad_y_seq, grad_v, grad_v_seq = grads
         if grad_y_seq is None:
             grad_y_seq = torch.zeros_like(x_seq)
+        if single:
+            x_seq, grad_y_seq = x_seq.unsqueeze(0), grad_y_seq.unsqueeze(0)
         if torch.is_grad_enabled() or not plain(x_seq, v0, *values, *grads):
             start = reference.start(v0, x_seq)
-            gradients = getattr(torch.ops.snn_ext, f"{neuron.name}_backward")(
+            grad_x, grad_v0, *grad_values = getattr(torch.ops.snn_ext, f"{neuron.name}_backward")(
                 grad_y_seq,
                 torch.zeros_like(start) if grad_v is None else grad_v,
                 x_seq.new_empty(0, dtype=start.dtype) if grad_v_seq is None else grad_v_seq,
@@ -142,12 +151,14 @@ class _Eager(torch.autograd.Function):
                 **when,
                 wanted=wanted,
             )
-            gradients = grad_x, grad_v0, *(grad_p.get(name) for name in p)
-        needed = (
-            gradient if needs else None
-            for gradient, needs in zip(gradients, ctx.needs_input_grad[5:], strict=True)
+            grad_values = [grad_p.get(name) for name in p]
+        return (
+            None,
+            None,
+            (grad_x.squeeze(0) if single else grad_x) if needs_x else None,
+            grad_v0 if needs_v0 else None,
+            *(grad if needs else None for grad, needs in zip(grad_values, needed, strict=True)),
         )
-        return None, None, None, None, None, *needed
 
 
 def declare(neuron: type[Leaky]) -> None:

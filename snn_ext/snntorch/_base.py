@@ -100,8 +100,7 @@ class Neuron(snn.Leaky):
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Run one step; see the class for what goes in and out."""
         checks.concrete_tensor(self, "input_", input_)
-        y_seq, mem = self._run("input_", input_.unsqueeze(0), mem)
-        return self._returned(y_seq.squeeze(0), mem)
+        return self._returned(*self._run("input_", input_, mem, single=True))
 
     def multi_step(self, x_seq: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Run all steps of `x_seq`, shape (T, batch, ...), in one fused call.
@@ -113,21 +112,24 @@ class Neuron(snn.Leaky):
         checks.concrete_tensor(self, "x_seq", x_seq)
         return self._returned(*self._run("x_seq", x_seq, mem))
 
-    def _run(self, name: str, x_seq: Tensor, mem: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _run(
+        self, name: str, x_seq: Tensor, mem: Tensor | None, single: bool = False
+    ) -> tuple[Tensor, Tensor]:
         if mem is not None:
             if self.init_hidden:
                 raise TypeError("`mem` should not be passed as an argument while `init_hidden=True`")
             checks.concrete_tensor(self, "mem", mem)
-        if self.inhibition and x_seq.dim() < 3:
+        step = x_seq.shape if single else x_seq.shape[1:]
+        if self.inhibition and len(step) < 2:
             raise ValueError(
                 f"{name} needs a batch and a neuron dimension for inhibition, got one step of shape "
-                f"{tuple(x_seq.shape[1:])}"
+                f"{tuple(step)}"
             )
         state = self.mem if mem is None else mem
         y_seq, new, *mem_seq = functional.run(
             self._equations(),
             x_seq,
-            state if state.shape == x_seq.shape[1:] else None,
+            state if state.shape == step else None,
             {
                 "decay": self.beta.clamp(0, 1),
                 "gain": 1.0,
@@ -141,10 +143,13 @@ class Neuron(snn.Leaky):
             return_v_seq=self.inhibition,
             names={**_NAMES, "x_seq": name},
             observer=self._observer,
+            single=single,
         )
-        factor = functional.as_parameter("graded_spikes_factor", self.graded_spikes_factor, x_seq)
+        like = y_seq.unsqueeze(0) if single else y_seq
+        factor = functional.as_parameter("graded_spikes_factor", self.graded_spikes_factor, like)
         if self.inhibition:
-            y_seq = y_seq * _winners(mem_seq[0] - self.threshold).to(y_seq.dtype)
+            winners = _winners(mem_seq[0] - self.threshold).to(y_seq.dtype)
+            y_seq = y_seq * (winners.squeeze(0) if single else winners)
         self.mem = new
         return y_seq if _is_one(factor) else y_seq * factor.to(y_seq.dtype), new
 

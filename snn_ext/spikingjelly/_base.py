@@ -94,7 +94,7 @@ class LeakyNode(Node):
         return 1 / self.tau if fixed else self.w.sigmoid()
 
     def _simulate(
-        self, x_seq: Tensor, v: Tensor | None, return_v_seq: bool
+        self, x_seq: Tensor, v: Tensor | None, return_v_seq: bool = False, single: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         rate = self._rate
         y_seq, v, *v_seq = functional.run(
@@ -113,6 +113,7 @@ class LeakyNode(Node):
             names=_NAMES,
             observer=self._observer,
             implementation=self._implementation(x_seq),
+            single=single,
         )
         return y_seq, v, v_seq[0] if return_v_seq else None
 

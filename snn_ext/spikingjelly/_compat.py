@@ -99,9 +99,12 @@ class _NodeBase(neuron.BaseNode):
         return super().forward(*args, **kwargs)
 
     def _simulate(
-        self, x_seq: Tensor, v: Tensor | None, return_v_seq: bool
+        self, x_seq: Tensor, v: Tensor | None, return_v_seq: bool = False, single: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the emitted sequence, the final potential and, if asked, the potential sequence."""
+        """Return the emitted sequence, the final potential and, if asked, the potential sequence.
+
+        With `single`, what goes in and is emitted is one step, without the dimension of time.
+        """
         raise NotImplementedError
 
     def _hold(self, name: str, value: float | Tensor, learn: bool) -> None:
@@ -169,13 +172,13 @@ if FUNCTIONAL:
         def single_step_functional_forward(
             self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], **kwargs: Any
         ) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
-            y_seq, v, _ = self._simulate(inputs[0].unsqueeze(0), states[0], False)
-            return (y_seq.squeeze(0),), (v, *states[1:])
+            y, v, _ = self._simulate(inputs[0], states[0], single=True)
+            return (y,), (v, *states[1:])
 
         def multi_step_functional_forward(
             self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], **kwargs: Any
         ) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
-            y_seq, v, _ = self._simulate(inputs[0], states[0], False)
+            y_seq, v, _ = self._simulate(inputs[0], states[0])
             return (y_seq,), (v, *states[1:])
 
         # The same in short, unless a class derived from the neuron has transitions or memories of its own.
@@ -184,8 +187,8 @@ if FUNCTIONAL:
             own = type(self).single_step_functional_forward is Node.single_step_functional_forward
             if self.store_v_seq or not own or len(self._memories) > 1:
                 return super().single_step_forward(x, *args, **kwargs)
-            y_seq, self.v, _ = self._simulate(x.unsqueeze(0), self._state(x, "s"), False)
-            return y_seq.squeeze(0)
+            y, self.v, _ = self._simulate(x, self._state(x, "s"), single=True)
+            return y
 
         def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Any:
             own = type(self).multi_step_functional_forward is Node.multi_step_functional_forward
@@ -222,8 +225,8 @@ else:
             return "reference" if x.device.type == "cuda" else None
 
         def single_step_forward(self, x: Tensor) -> Tensor:
-            y_seq, self.v, _ = self._simulate(x.unsqueeze(0), self._state(x, x.shape), False)
-            return y_seq.squeeze(0)
+            y, self.v, _ = self._simulate(x, self._state(x, x.shape), single=True)
+            return y
 
         def multi_step_forward(self, x_seq: Tensor) -> Tensor:
             v = self._state(x_seq, x_seq.shape[1:])
