@@ -482,17 +482,19 @@ def as_parameter(name: str, value: Parameter, x_seq: Tensor, shared: bool = Fals
 
 
 def _initial_potential(name: str, v0: Tensor | None, x_seq: Tensor) -> Tensor | None:
-    dtype, shape = reference.compute_dtype(x_seq.dtype), x_seq.shape[1:]
     if v0 is None:
         return None
+    dtype, shape = reference.compute_dtype(x_seq.dtype), x_seq.shape[1:]
     if not isinstance(v0, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or None, got {type(v0).__name__}")
-    if not v0.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {v0.dtype}; convert it with .float()")
-    check_fits(name, v0, x_seq)
+    if v0.dtype != dtype or v0.shape != shape or v0.device != x_seq.device:
+        if not v0.is_floating_point():
+            raise TypeError(f"{name} must be floating point, got {v0.dtype}; convert it with .float()")
+        check_fits(name, v0, x_seq)
+        v0 = v0.to(dtype).expand(shape)
     if not torch.compiler.is_compiling() and v0.is_inference() and not torch.is_inference_mode_enabled():
         v0 = v0.clone()  # a state left over from torch.inference_mode cannot be kept for a backward pass
-    return v0 if v0.dtype == dtype and v0.shape == shape else v0.to(dtype).expand(shape)
+    return v0
 
 
 def check_fits(name: str, value: Tensor, x_seq: Tensor) -> None:

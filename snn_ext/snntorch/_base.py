@@ -131,7 +131,7 @@ class Neuron(snn.Leaky):
             x_seq,
             state if state.shape == step else None,
             {
-                "decay": self.beta.clamp(0, 1),
+                "decay": _clamped(self.beta),
                 "gain": 1.0,
                 "threshold": self.threshold,
                 **self._parameters_of_its_own(),
@@ -145,13 +145,19 @@ class Neuron(snn.Leaky):
             observer=self._observer,
             single=single,
         )
-        like = y_seq.unsqueeze(0) if single else y_seq
-        factor = functional.as_parameter("graded_spikes_factor", self.graded_spikes_factor, like)
         if self.inhibition:
             winners = _winners(mem_seq[0] - self.threshold).to(y_seq.dtype)
             y_seq = y_seq * (winners.squeeze(0) if single else winners)
-        self.mem = new
-        return y_seq if _is_one(factor) else y_seq * factor.to(y_seq.dtype), new
+        factor = self.graded_spikes_factor
+        if _number(factor) != 1:
+            like = y_seq.unsqueeze(0) if single else y_seq
+            factor = functional.as_parameter("graded_spikes_factor", factor, like)
+            y_seq = y_seq * factor.to(y_seq.dtype)
+        if torch.compiler.is_compiling():
+            self.mem = new
+        else:  # the same, sooner
+            self._buffers["mem"] = new
+        return y_seq, new
 
     def _returned(self, y: Tensor, mem: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return y if self.init_hidden and not self.output else (y, mem)
@@ -195,11 +201,17 @@ class Neuron(snn.Leaky):
         return f"reset_mechanism={self.reset_mechanism!r}, spike_grad={self.spike_grad!r}"
 
 
-def _is_one(factor: Tensor) -> bool:
-    """Whether a factor need not be multiplied by: a constant one, where that can be seen for free."""
-    if torch.compiler.is_compiling() or type(factor) is not Tensor or factor.requires_grad or factor.dim():
-        return False
-    return factor.device.type == "cpu" and not functional._transformed(factor) and factor.item() == 1
+def _number(value: Tensor) -> float | None:
+    """Return what a constant number on the CPU is, or ``None`` if that cannot be seen for free."""
+    if torch.compiler.is_compiling() or type(value) is not Tensor or value.requires_grad or value.dim():
+        return None
+    seen = value.device.type == "cpu" and value.is_floating_point() and not functional._transformed(value)
+    return value.item() if seen else None
+
+
+def _clamped(beta: Tensor) -> Tensor:
+    number = _number(beta)
+    return beta if number is not None and 0 <= number <= 1 else beta.clamp(0, 1)
 
 
 def _winners(distance_seq: Tensor) -> Tensor:
