@@ -260,7 +260,8 @@ class LIFB(Neuron):
         return _lifb.LIFB("again" if within else RESETS[self.reset_mechanism], 0.0)
 
     def _parameters_of_its_own(self) -> dict[str, float | Tensor]:
-        return {"burst_threshold": self.burst_threshold, "burst_intensity": self.burst_intensity}
+        burst = self.burst
+        return {"burst_threshold": burst.above(self.threshold), "burst_intensity": burst.intensity}
 
 
 class SoftResetMPR(Neuron):

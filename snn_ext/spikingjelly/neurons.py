@@ -248,7 +248,8 @@ class LIFBNode(LeakyNode):
         return _lifb.LIFB(self._reset_mode, self.v_reset or 0.0)
 
     def _parameters_of_its_own(self) -> dict[str, float | Tensor]:
-        return {"burst_threshold": self.burst_threshold, "burst_intensity": self.burst_intensity}
+        burst = self.burst
+        return {"burst_threshold": burst.above(self.v_threshold), "burst_intensity": burst.intensity}
 
 
 class SoftResetMPRNode(LeakyNode):
