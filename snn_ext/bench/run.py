@@ -55,7 +55,7 @@ FULL = Plan(
     repeats=5,
     slow=10,
 )
-QUICK = Plan((*HEADLINE, (16, 16_384), (64, 16_384)), memory=(16, 1_048_576), seconds=1, repeats=3, slow=1)
+QUICK = Plan((*HEADLINE, (16, 16_384)), memory=(16, 262_144), seconds=0.5, repeats=3, slow=1)
 
 
 def run(

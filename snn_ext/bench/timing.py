@@ -44,7 +44,6 @@ def interleaved(
             return (time.perf_counter() - begin) / count
 
     for key in runs:
-        sample(key, 1)
         inner[key] = max(1, round(SAMPLE / max(sample(key, 1), 1e-7)))
     order, shuffle = list(runs), random.Random(0).shuffle
     collecting = gc.isenabled()
