@@ -68,5 +68,8 @@ def _panel(axes: Any, sizes: list[dict[str, Any]], along: str, framework: str) -
             }
         axes.plot(*zip(*points, strict=True), label=label, **style)
     axes.set(xscale="log", yscale="log", xlabel=along)
+    measured = [size[along] for size in sizes]
+    axes.set_xticks(measured, [f"{place:,}" for place in measured], fontsize=7)
+    axes.set_xticks([], minor=True)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
