@@ -11,11 +11,12 @@ import sys
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
+
+from rich.console import Console
 
 from snn_ext import cli
 from snn_ext.bench import memory, networks, report, run, timing
@@ -164,19 +165,21 @@ if found is not None:
     assert 0.9 <= found[0] <= 1.5
 
 
-def test_memory_is_measured_with_the_threads_and_without_the_allocator_of_the_user(monkeypatch):
+@every_framework
+def test_memory_is_measured_without_the_allocator_settings_of_the_user(framework, monkeypatch):
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "0")
-    for framework in HAVE[:1]:
-        found = memory.measured(framework, 16, 2**16, CPU)
-        assert os.environ["MALLOC_MMAP_MAX_"] == "0"
-        assert "MALLOC_MMAP_THRESHOLD_" not in os.environ
-        for (name, _, implementation), kept, most in found:
-            assert kept >= 2**22, name
-            if implementation == "native" and most is not None:
-                assert 1.8 * 2**22 <= most <= 2.5 * 2**22, name  # what goes out, and its gradient
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    before = dict(os.environ)
+    found = memory.measured(framework, 16, 2**16, CPU)
+    assert dict(os.environ) == before
+    assert len(found) == len(cases(framework, 16, CPU))
+    for (name, _, implementation), kept, most in found:
+        assert kept >= 2**22, name
+        if implementation == "native" and most is not None:
+            assert 1.8 * 2**22 <= most <= 2.5 * 2**22, name  # what goes out, and its gradient
 
 
-def test_copies_move_the_bytes_and_leave_the_input():
+def test_copies_leave_the_input_alone():
     x_seq, grad = torch.randn(3, 4), torch.randn(3, 4)
     before = x_seq.clone()
     for run_it in copies(x_seq, grad):
@@ -184,7 +187,7 @@ def test_copies_move_the_bytes_and_leave_the_input():
     assert torch.equal(x_seq, before)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="as glibc has it")
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="as glibc has it")
 def test_freed_memory_is_kept_where_asked():
     code = """
 import resource, torch
@@ -195,11 +198,11 @@ def fresh():
         torch.ones(2**24)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / 2**26
 without = fresh()
-if keep_freed():
-    print(without, fresh())
+assert keep_freed()
+print(without, fresh())
 """
-    for without, kept in [_printed(code)] if "glibc" in platform.libc_ver() else []:
-        assert kept < 8 < without  # sixteen, if all of them are fresh
+    without, kept = _printed(code)
+    assert kept < 8 < without  # sixteen, if all of them are fresh
 
 
 def test_runs_take_turns(monkeypatch):
@@ -209,9 +212,8 @@ def test_runs_take_turns(monkeypatch):
     times = timing.interleaved(runs, seconds=0, repeats=20, device=CPU)
     assert {name: len(values) for name, values in times.items()} == dict.fromkeys("abc", 20)
     samples = "".join(name for name, _ in itertools.groupby(order))
-    assert (
-        len({samples[i : i + 2] for i in range(len(samples) - 1)}) == 6
-    )  # each has come after each other one
+    after_each_other = {samples[i : i + 2] for i in range(len(samples) - 1)}
+    assert len(after_each_other) == 6
 
 
 @pytest.mark.parametrize("power", [0.5, 1, 2])

@@ -153,7 +153,7 @@ class Neuron(snn.Leaky):
             like = y_seq.unsqueeze(0) if single else y_seq
             factor = functional.as_parameter("graded_spikes_factor", factor, like)
             y_seq = y_seq * factor.to(y_seq.dtype)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or "mem" not in self._buffers:
             self.mem = new
         else:  # the same, sooner
             self._buffers["mem"] = new

@@ -33,12 +33,9 @@ def test_every_variant(kernels, equations, dtype):
 def test_usual_calls_have_loops_of_their_own(kernels, equations, dtype):
     flags = itertools.product(SCALES, *[(False, True)] * 5)
     sizes = itertools.cycle([(1, 5), (3, 300), (70, 33)])
-    wishes = itertools.cycle(
-        [(), equations.parameters[::2], (), (), equations.parameters]
-    )  # comes round with none
-    for name, strict, starts, *constant in itertools.islice(
-        flags, 0, None, 3 if kernels is not Native else 1
-    ):
+    wishes = itertools.cycle([(), equations.parameters[::2], (), (), equations.parameters])
+    every = 1 if kernels is Native else 3
+    for name, strict, starts, *constant in itertools.islice(flags, 0, None, every):
         x_seq, v0, p = tensors(equations, next(sizes), dtype)
         when = dict(zip(WHEN, constant, strict=True))
         surrogate, wanted = from_name(name, SCALES[name], strict=strict), next(wishes)
