@@ -2,6 +2,7 @@
 
 from ..observe import observe
 from . import _compat  # noqa: F401  (first: it refuses an unsupported release)
+from .conversion import accuracy_curve, conversion_report, convert, multi_step
 from .decoupling import decouple
 from .neurons import LIFB, VSN, SoftResetMPR, reset
 from .nir import export_to_nir, install_guard
@@ -14,8 +15,12 @@ __all__ = [
     "LIFB",
     "VSN",
     "SoftResetMPR",
+    "accuracy_curve",
+    "conversion_report",
+    "convert",
     "decouple",
     "export_to_nir",
+    "multi_step",
     "observe",
     "register",
     "reset",

@@ -175,12 +175,7 @@ class Neuron(snn.Leaky):
         The list holds a copy weakly, so that snapshots of a network are freed with it.
         """
         super().__setstate__(state)
-        instances = snn.SpikingNeuron.instances
-
-        def forget(dead: Any) -> None:
-            instances[:] = [neuron for neuron in instances if neuron is not dead]
-
-        instances.append(weakref.proxy(self, forget))
+        register_copy(self)
 
     @property
     def reset_mechanism(self) -> str:
@@ -199,6 +194,16 @@ class Neuron(snn.Leaky):
 
     def extra_repr(self) -> str:
         return f"reset_mechanism={self.reset_mechanism!r}, spike_grad={self.spike_grad!r}"
+
+
+def register_copy(neuron: snn.SpikingNeuron) -> None:
+    """Make snnTorch's utilities reach a copy; weakly, so that it can be freed."""
+    instances = snn.SpikingNeuron.instances
+
+    def forget(dead: Any) -> None:
+        instances[:] = [neuron for neuron in instances if neuron is not dead]
+
+    instances.append(weakref.proxy(neuron, forget))
 
 
 def _number(value: Tensor) -> float | None:

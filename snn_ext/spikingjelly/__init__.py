@@ -2,17 +2,23 @@
 
 from ..observe import observe
 from . import _compat  # noqa: F401  (first: it refuses an unsupported release)
+from .conversion import Converter, L4Recipe, accuracy_curve, conversion_report, multi_step
 from .decoupling import decouple
 from .neurons import LIFBNode, SoftResetMPRNode, VSNNode
 from .nir import export_to_nir
 from .registration import register, unregister
 
 __all__ = [
+    "Converter",
+    "L4Recipe",
     "LIFBNode",
     "SoftResetMPRNode",
     "VSNNode",
+    "accuracy_curve",
+    "conversion_report",
     "decouple",
     "export_to_nir",
+    "multi_step",
     "observe",
     "register",
     "unregister",

@@ -41,6 +41,15 @@ if FUNCTIONAL == HAS_BACKEND:
         "supported; install spikingjelly==0.0.0.0.14 or spikingjelly>=2.0.0"
     )
 
+try:
+    from spikingjelly.activation_based import ann2snn
+
+    _no_converter = ""
+except ImportError as missing:  # 0.0.0.0.14 does not declare what its ann2snn imports
+    _no_converter = (
+        f"SpikingJelly's ann2snn cannot be imported ({missing}); install with: pip install requests"
+    )
+
 _NAMED: dict[str, Callable[[float], Surrogate]] = {
     "ATan": lambda alpha: ATan(alpha=alpha),
     "Sigmoid": lambda alpha: Sigmoid(slope=alpha),
@@ -246,3 +255,50 @@ else:
                     f"the input has shape {tuple(shape)}; call functional.reset_net(net) between batches"
                 )
             return self.v
+
+
+if not _no_converter and hasattr(ann2snn, "ConversionRecipe"):
+    Recipe = ann2snn.ConversionRecipe
+    Converter = ann2snn.Converter
+
+else:
+
+    class Recipe:  # type: ignore[no-redef]
+        """What a recipe is in SpikingJelly 2.0, for releases without."""
+
+        def __init__(self) -> None:
+            if _no_converter:
+                raise ImportError(_no_converter)
+
+    class Converter(object if _no_converter else ann2snn.Converter):  # type: ignore[no-redef, misc]
+        """The converter of SpikingJelly 2.0, ``Converter(recipe).convert(ann)``, for releases without.
+
+        The native ``Converter(dataloader)(ann)`` is its base class.
+        """
+
+        device: Any
+
+        def __init__(self, recipe: Any, device: torch.device | str | None = None) -> None:
+            if not isinstance(recipe, Recipe):
+                raise TypeError(
+                    f"recipe must be a recipe such as L4Recipe(dataloader), got {type(recipe).__name__}; for "
+                    "the native conversion use spikingjelly.activation_based.ann2snn.Converter"
+                )
+            super().__init__(recipe.dataloader, device)
+            self.recipe = recipe
+
+        def convert(self, ann: torch.nn.Module) -> torch.nn.Module:
+            """Return the converted network; `ann` is not touched."""
+            configured = self.device
+            first = next(ann.parameters(), None)
+            self.device = torch.device(configured or ("cpu" if first is None else first.device))
+            try:
+                with torch.no_grad():
+                    self.recipe.before_trace(self, ann)
+                    return self.recipe.finalize(self, self.recipe.replace(self, None))
+            finally:
+                self.device = configured
+
+        def forward(self, ann: torch.nn.Module) -> torch.nn.Module:
+            """As natively: ``Converter(recipe)(ann)``."""
+            return self.convert(ann)

@@ -1,0 +1,387 @@
+"""Reading a trained ReLU network: its graph in few kinds of layers, batch norm folded.
+
+What is read, and as what:
+
+===========================  ===================================================================
+in the network               as
+===========================  ===================================================================
+Linear, Conv1d, Conv2d       themselves; a layer called twice becomes two with the same weights
+BatchNorm1d, BatchNorm2d     folded into the layer before; `Affine` where there is none
+ReLU, ``relu``, ``relu_``    `Rectifier`, one for each call: each will be neurons of its own
+average pooling              itself (linear, so it averages spikes); ``mean`` over space likewise
+max pooling                  itself (`snn_ext.conversion.spiking` says how it treats spikes)
+Dropout, Identity            left out
+Flatten, ``view``, ...       Flatten, if it flattens all but the batch
+``+``, ``add``               an addition
+===========================  ===================================================================
+
+Anything else is refused, with its name and place.  The graph that was read must compute what the network
+computes on a batch; that is checked.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+SYNAPSES = (nn.Linear, *CONVOLUTIONS)
+AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+MAXIMA = (nn.MaxPool1d, nn.MaxPool2d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+OMITTED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+
+_POOLS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
+    functional.avg_pool1d: (
+        nn.AvgPool1d,
+        ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+    ),
+    functional.avg_pool2d: (
+        nn.AvgPool2d,
+        ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+    ),
+    functional.adaptive_avg_pool1d: (nn.AdaptiveAvgPool1d, ("output_size",)),
+    functional.adaptive_avg_pool2d: (nn.AdaptiveAvgPool2d, ("output_size",)),
+    functional.max_pool1d: (nn.MaxPool1d, ("kernel_size", "stride", "padding", "dilation", "ceil_mode")),
+    functional.max_pool2d: (nn.MaxPool2d, ("kernel_size", "stride", "padding", "dilation", "ceil_mode")),
+}
+_RELUS = (functional.relu, functional.relu_, torch.relu, torch.relu_, "relu", "relu_")
+_ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
+_RESHAPES = (torch.flatten, torch.reshape, torch.squeeze, "flatten", "view", "reshape", "squeeze")
+_DROPOUTS = (functional.dropout, functional.dropout1d, functional.dropout2d)
+_MEANS = (torch.mean, "mean")
+_COPIES = ("contiguous", "clone")
+
+REMEDY = "use the layers listed in snn_ext.conversion.graph, or convert the parts around it"
+
+
+class Rectifier(nn.Module):
+    """A ReLU of the network; `path` says where it stood."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x)
+
+    def extra_repr(self) -> str:
+        return self.path
+
+
+class Affine(nn.Module):
+    """Channel by channel ``factor * x + shift``, for inputs of shape (N, C, ...)."""
+
+    factor: Tensor
+    shift: Tensor
+
+    def __init__(self, factor: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factor", factor.detach().clone())
+        self.register_buffer("shift", shift.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * per_channel(self.factor, x.dim()) + per_channel(self.shift, x.dim())
+
+
+def per_channel(value: Tensor, dims: int) -> Tensor:
+    """Return a number, or a vector over channels, shaped to broadcast over (N, C, ...), `dims` of them."""
+    return value if value.dim() == 0 else value.reshape(-1, *[1] * (dims - 2))
+
+
+def read(ann: nn.Module, batch: Tensor) -> fx.GraphModule:
+    """Return the graph of `ann` in evaluation mode, with copies of its weights; `ann` is not touched.
+
+    Nodes of layers carry ``meta["path"]``, where the layer stood, and every node ``meta["shape"]``, the shape
+    of what it gave for `batch`.
+
+    Raises
+    ------
+    NotImplementedError
+        A layer, function or forward that cannot be converted; names it and its place.
+    ValueError
+        `ann` does not take the batch, or has no ReLU.
+    """
+    try:
+        net = copy.deepcopy(ann).eval()
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{type(ann).__name__} cannot be copied ({error}); convert it outside of training"
+        ) from error
+    try:
+        traced = fx.Tracer().trace(net)
+    except Exception as error:
+        raise NotImplementedError(
+            f"{type(ann).__name__} cannot be traced by torch.fx ({type(error).__name__}: {error}); give it a "
+            "forward without branches on values, or convert the part of it that has one"
+        ) from error
+    module = fx.GraphModule(net, traced)
+    with torch.no_grad():
+        try:
+            ShapeProp(module).propagate(batch)
+        except Exception as error:
+            raise ValueError(
+                f"{type(ann).__name__} does not take a batch of shape {tuple(batch.shape)} of the "
+                f"calibration loader ({type(error.__cause__ or error).__name__}: {error.__cause__ or error})"
+            ) from error
+        reading = _Reader(module).graph_module()
+        if not any(isinstance(layer, Rectifier) for layer in reading.children()):
+            raise ValueError(f"{type(ann).__name__} has no ReLU, so there is nothing to convert to neurons")
+        expected, found = module(batch), reading(batch)
+    if not torch.allclose(expected, found, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+        raise NotImplementedError(
+            f"{type(ann).__name__} computes something else than its layers do one after another (a hook, or "
+            "an operation in place on a shared tensor?); write it without"
+        )
+    return reading
+
+
+class _Reader:
+    """Builds the graph of one network, node by node."""
+
+    def __init__(self, source: fx.GraphModule) -> None:
+        self.source = source
+        self.modules = dict(source.named_modules())
+        self.root = nn.Module()
+        self.graph = fx.Graph()
+        self.known: dict[fx.Node, fx.Node] = {}
+
+    def graph_module(self) -> fx.GraphModule:
+        inputs = [node for node in self.source.graph.nodes if node.op == "placeholder"]
+        used = [node for node in inputs if node.users]
+        if len(used) != 1:
+            raise NotImplementedError(
+                f"a network of {len(used)} inputs cannot be converted; give it one tensor"
+            )
+        for node in self.source.graph.nodes:
+            if node.op == "placeholder":
+                if node in used:
+                    self.known[node] = self._noted(self.graph.placeholder("x"), node)
+            elif node.op == "output":
+                if not isinstance(node.args[0], fx.Node) or not _is_tensor(node.args[0]):
+                    raise NotImplementedError(
+                        "a network that returns anything but one tensor cannot be converted; return the "
+                        "prediction"
+                    )
+                self.graph.output(self._input(node))
+            elif _is_tensor(node):
+                self._read(node)
+        return fx.GraphModule(self.root, self.graph)
+
+    def _read(self, node: fx.Node) -> None:
+        if node.op == "call_module":
+            self._layer(node, str(node.target), self.modules[str(node.target)])
+        elif node.op in ("call_function", "call_method"):
+            self._function(node)
+        else:
+            self._refuse(node, f"the tensor {node.target!r} of the module itself")
+
+    def _layer(self, node: fx.Node, path: str, layer: nn.Module) -> None:
+        if isinstance(layer, OMITTED):
+            self.known[node] = self._input(node)
+        elif isinstance(layer, nn.ReLU):
+            self._rectify(node, path, layer.inplace)
+        elif isinstance(layer, SYNAPSES):
+            self._module(node, path, _fresh(layer))
+        elif isinstance(layer, NORMS):
+            self._normalise(node, path, layer)
+        elif isinstance(layer, (*AVERAGES, *MAXIMA)):
+            if getattr(layer, "return_indices", False):
+                self._refuse(node, "max pooling that returns indices")
+            self._module(node, path, copy.deepcopy(layer))
+        elif isinstance(layer, nn.Flatten):
+            self._flatten(node, path)
+        else:
+            self._refuse(node, type(layer).__name__)
+
+    def _function(self, node: fx.Node) -> None:
+        target = node.target
+        if target in _RELUS:
+            inplace = target in (functional.relu_, torch.relu_, "relu_") or bool(node.kwargs.get("inplace"))
+            self._rectify(node, _place(node), inplace or node.args[1:2] == (True,))
+        elif target in _ADDS:
+            self._add(node)
+        elif target in _RESHAPES:
+            self._flatten(node, node.name)
+        elif target in _DROPOUTS or target in _COPIES:
+            self.known[node] = self._input(node)
+        elif target in _MEANS:
+            self._mean(node)
+        elif target in _POOLS:
+            kind, names = _POOLS[target]
+            options = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
+            options.pop("input", None)
+            if options.pop("return_indices", False) or len(node.args) > 1 + len(names):
+                self._refuse(node, "max pooling that returns indices")
+            self._module(node, node.name, kind(**options))
+        else:
+            self._refuse(node, getattr(target, "__name__", str(target)))
+
+    def _rectify(self, node: fx.Node, path: str, inplace: bool) -> None:
+        before = self._input(node)
+        self._module(node, path, Rectifier(path))
+        if inplace:
+            self._overwrite(before, self.known[node])
+
+    def _add(self, node: fx.Node) -> None:
+        terms = [node.kwargs.get("input", node.args[0] if node.args else None)]
+        terms.append(node.kwargs.get("other", node.args[-1]))
+        if node.kwargs.get("alpha", 1) != 1 or not all(
+            isinstance(t, fx.Node) and _is_tensor(t) for t in terms
+        ):
+            self._refuse(node, "an addition of anything but two tensors")
+        if terms[0].meta["tensor_meta"].shape != terms[1].meta["tensor_meta"].shape:  # type: ignore[union-attr]
+            self._refuse(node, "an addition that broadcasts")
+        before, other = (self.known[term] for term in terms)  # type: ignore[index]
+        new = self._noted(self.graph.call_function(operator.add, (before, other)), node)
+        new.meta["path"] = _place(node)
+        self.known[node] = new
+        if node.target in (operator.iadd, "add_"):
+            self._overwrite(before, new)
+
+    def _normalise(self, node: fx.Node, path: str, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        if norm.running_mean is None or norm.running_var is None:
+            self._refuse(node, f"{type(norm).__name__} without running statistics")
+        mean: Any = norm.running_mean
+        variance: Any = norm.running_var
+        weight = torch.ones_like(mean) if norm.weight is None else norm.weight.detach()
+        bias = torch.zeros_like(mean) if norm.bias is None else norm.bias.detach()
+        source: Any = node.args[0] if node.args else next(iter(node.kwargs.values()))
+        before = self._input(node)
+        layer = getattr(self.root, str(before.target), None) if before.op == "call_module" else None
+        if isinstance(layer, SYNAPSES) and len(source.users) == 1 and not before.users:
+            fuse: Any = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
+            if isinstance(layer, nn.Linear) and len(before.meta["shape"]) != 2:
+                self._refuse(node, "BatchNorm1d over anything but features")
+            layer.weight, layer.bias = fuse(layer.weight, layer.bias, mean, variance, norm.eps, weight, bias)
+            layer.requires_grad_(False)
+            self.known[node] = before
+            return
+        factor = weight / (variance + norm.eps).sqrt()
+        self._module(node, path, Affine(factor, bias - mean * factor))
+
+    def _flatten(self, node: fx.Node, path: str) -> None:
+        before = self._input(node)
+        shape = before.meta["shape"]
+        if _shape(node) == shape:
+            self.known[node] = before
+        elif _shape(node) == (shape[0], shape[1:].numel()):
+            self._module(node, path, nn.Flatten())
+        else:
+            self._refuse(node, f"a reshape from {tuple(shape)} to {tuple(_shape(node))}")
+
+    def _mean(self, node: fx.Node) -> None:
+        before = self._input(node)
+        shape = before.meta["shape"]
+        dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+        dims = [dims] if isinstance(dims, int) else list(dims or ())  # type: ignore[arg-type]
+        space = list(range(2, len(shape)))
+        if sorted(int(d) % len(shape) for d in dims) != space or len(shape) not in (3, 4):  # type: ignore[arg-type]
+            self._refuse(node, "a mean over anything but space")
+        pool = nn.AdaptiveAvgPool1d(1) if len(shape) == 3 else nn.AdaptiveAvgPool2d(1)
+        pooled = self._call(f"{node.name}_pool", pool, before)
+        pooled.meta.update(path=node.name, shape=torch.Size([*shape[:2], *[1] * len(dims)]))
+        if len(_shape(node)) == 2:
+            self.known[node] = pooled
+            pooled = self._call(node.name, nn.Flatten(), pooled)
+            pooled.meta.update(path=node.name)
+        self.known[node] = self._noted(pooled, node)
+
+    def _input(self, node: fx.Node) -> fx.Node:
+        source = node.args[0] if node.args else next(iter(node.kwargs.values()))
+        assert isinstance(source, fx.Node)
+        return self.known[source]
+
+    def _module(self, node: fx.Node, path: str, module: nn.Module) -> None:
+        new = self._call(path, module, self._input(node))
+        new.meta["path"] = path
+        self.known[node] = self._noted(new, node)
+
+    def _call(self, path: str, module: nn.Module, before: fx.Node) -> fx.Node:
+        name = wanted = (
+            path.replace(".", "_") if not path[:1].isdigit() else f"layer_{path.replace('.', '_')}"
+        )
+        number = 1
+        while hasattr(self.root, name):
+            number += 1
+            name = f"{wanted}_{number}"
+        self.root.add_module(name, module)
+        return self.graph.call_module(name, (before,))
+
+    def _noted(self, new: fx.Node, old: fx.Node) -> fx.Node:
+        new.meta["shape"] = _shape(old)
+        return new
+
+    def _overwrite(self, before: fx.Node, after: fx.Node) -> None:
+        """After an operation in place, whoever asks for the old tensor gets the new one."""
+        for source, node in self.known.items():
+            if node is before:
+                self.known[source] = after
+
+    def _refuse(self, node: fx.Node, what: str) -> Any:
+        place = f"at {str(node.target)!r}" if node.op == "call_module" else f"in the forward ({_place(node)})"
+        remedy = REMEDY
+        layer = self.modules.get(str(node.target)) if node.op == "call_module" else None
+        name = type(layer).__name__ if layer is not None else what
+        if name in _ACTIVATIONS or name.lower() in _ACTIVATION_FUNCTIONS:
+            remedy = "only ReLU has spiking neurons for its equal; train the network with nn.ReLU"
+        raise NotImplementedError(f"{what} {place} cannot be converted; {remedy}")
+
+
+_ACTIVATIONS = {name for name in dir(nn.modules.activation) if name[:1].isupper()}
+_ACTIVATION_FUNCTIONS = {name.lower() for name in _ACTIVATIONS} | {
+    "leaky_relu",
+    "relu6",
+    "tanh",
+    "sigmoid",
+    "hardtanh",
+}
+
+
+def _fresh(layer: nn.Module) -> nn.Module:
+    """Return a layer of the same weights without hooks, parametrisations or gradients."""
+    assert isinstance(layer, SYNAPSES)
+    bias = layer.bias
+    new: Any
+    if isinstance(layer, nn.Linear):
+        new = nn.Linear(layer.in_features, layer.out_features, bias is not None)
+    else:
+        kind: Any = nn.Conv1d if isinstance(layer, nn.Conv1d) else nn.Conv2d
+        new = kind(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+            bias is not None,
+            layer.padding_mode,
+        )
+    new.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+    if bias is not None:
+        new.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return new.eval()
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return hasattr(node.meta.get("tensor_meta"), "shape")
+
+
+def _shape(node: fx.Node) -> torch.Size:
+    return node.meta["tensor_meta"].shape
+
+
+def _place(node: fx.Node) -> str:
+    """Say where a function is called: its name in the graph, and the module around it."""
+    stack = node.meta.get("nn_module_stack")
+    around = list(stack.values())[-1] if stack else None
+    path = around[0] if isinstance(around, tuple) else ""
+    return f"{path}.{node.name}" if path else node.name

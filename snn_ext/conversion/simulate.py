@@ -1,0 +1,226 @@
+"""Simulating converted networks: all layers over many steps at once, in bounded memory.
+
+Layers without a memory see the steps as one large batch; neurons run through the fused operator; the
+potentials are carried from one part of the steps to the next.  So one run gives the prediction after every
+step.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from tqdm.auto import tqdm
+
+from .. import functional
+from ..neurons.lifb import LIFB
+from ..surrogate import ATan
+from .spiking import MaxPool, Spiking, converted
+
+Fire = Callable[[Any, Tensor, Any], tuple[Tensor, Any]]
+"""Runs a layer with a memory: (layer, input of shape (T, N, ...), its state or None) to (output, state)."""
+
+LARGEST = 2**25
+"""Elements that one layer's sequence may have: 128 MiB in float32."""
+
+CODINGS = ("poisson", "direct")
+_STRICT, _SOFT = ATan(strict=True), ATan()
+
+
+class Run:
+    """Runs a network of layers over parts of a sequence, keeping the states of its neurons in between.
+
+    Parameters
+    ----------
+    net : fx.GraphModule
+        A converted network.
+    fire : dict of type to callable
+        How to run a layer that has a memory.
+    see : callable, optional
+        Called with the name of a neuron layer, its input and its output, both of shape (T, N, ...).
+    """
+
+    def __init__(
+        self,
+        net: fx.GraphModule,
+        fire: dict[type, Fire],
+        see: Callable[[str, Tensor, Tensor], None] | None = None,
+    ) -> None:
+        self.net, self.fire, self.see = net, fire, see
+        self.layers = dict(net.named_modules())
+        self.states: dict[str, Any] = {}
+        self.last = {
+            source: node for node in net.graph.nodes for source in node.all_input_nodes
+        }  # the last user: then the value can be dropped
+
+    @torch.no_grad()
+    def __call__(self, x_seq: Tensor) -> Tensor:
+        """Return what the network gives at every step of `x_seq`, shape (T, N, ...)."""
+        values: dict[fx.Node, Tensor] = {}
+        for node in self.net.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = x_seq
+            elif node.op == "output":
+                return values[node.args[0]]
+            elif node.op == "call_module":
+                values[node] = self._layer(str(node.target), values[node.args[0]])
+            else:
+                values[node] = operator.add(*(values[term] for term in node.args))
+            for source in node.all_input_nodes:
+                if self.last[source] is node:
+                    del values[source]
+        raise AssertionError("a graph has an output")
+
+    def _layer(self, name: str, x_seq: Tensor) -> Tensor:
+        layer = self.layers[name]
+        for kind, fire in self.fire.items():
+            if isinstance(layer, kind):
+                y_seq, self.states[name] = fire(layer, x_seq, self.states.get(name))
+                if self.see is not None:
+                    self.see(name, x_seq, y_seq)
+                return y_seq
+        return layer(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
+
+
+def integrate(
+    x_seq: Tensor,
+    v: Tensor | None,
+    *,
+    initial: float,
+    decay: float,
+    reset: str,
+    late: bool = False,
+    strict: bool,
+) -> tuple[Tensor, Tensor]:
+    """Run integrate-and-fire neurons of threshold 1 through the fused operator.
+
+    `late` subtracts at the next step and gives potentials before the reset, as snnTorch does; `strict` fires
+    above the threshold only.
+    """
+    if v is None and initial:
+        v = x_seq.new_full(x_seq.shape[1:], initial)
+    mode = "hard" if reset == "zero" else "late" if late else "soft"
+    y_seq, v, *_ = functional.run(
+        LIFB(mode),
+        x_seq,
+        v,
+        {"decay": decay, "gain": 1.0, "threshold": 1.0, "burst_threshold": 2.0, "burst_intensity": 1.0},
+        surrogate=_STRICT if strict else _SOFT,
+        reset_delay=late,
+    )
+    return y_seq, v
+
+
+def fire_spiking(layer: Spiking, x_seq: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Run `Spiking` neurons."""
+    return integrate(x_seq, v, initial=layer.initial, decay=layer.decay, reset=layer.reset, strict=False)
+
+
+def fire_max_pool(layer: Any, x_seq: Tensor, count: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Run a max pooling of spike counts."""
+    counts = x_seq.cumsum(0) if count is None else x_seq.cumsum(0) + count
+    pooled = layer.pool(counts.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
+    before = torch.zeros_like(pooled[:1]) if count is None else layer.pool(count).unsqueeze(0)
+    return torch.diff(pooled, dim=0, prepend=before), counts[-1]
+
+
+CORE: dict[type, Fire] = {Spiking: fire_spiking, MaxPool: fire_max_pool}
+
+
+def poisson(images: Tensor, steps: int, generator: torch.Generator | None = None) -> Tensor:
+    """Return spikes of shape (steps, *images.shape): each 1 with the probability that its pixel gives.
+
+    As ``snntorch.spikegen.rate`` and SpikingJelly's ``PoissonEncoder`` draw them.
+
+    Raises
+    ------
+    ValueError
+        Images outside [0, 1].
+    """
+    check_images("images", images)
+    uniform = torch.rand(
+        (steps, *images.shape), generator=generator, dtype=images.dtype, device=images.device
+    )
+    return (uniform < images).to(images.dtype)
+
+
+def check_images(name: str, images: Tensor) -> None:
+    """Raise unless `images` can be probabilities."""
+    low, high = float(images.min()), float(images.max())
+    if not 0 <= low <= high <= 1:
+        wrong = low if not low >= 0 else high
+        raise ValueError(
+            f"{name} has a value of {wrong:g}, outside [0, 1], which is no probability of a spike; scale "
+            "the images to [0, 1] (and put their normalisation into the network), or use coding='direct'"
+        )
+
+
+def check_coding(coding: str) -> None:
+    """Raise unless `coding` is one of `CODINGS`."""
+    if coding not in CODINGS:
+        raise ValueError(f"coding={coding!r} is not known; use 'poisson' or 'direct'")
+
+
+def check_sequence(x_seq: Tensor) -> None:
+    """Raise unless `x_seq` is a sequence of at least one step."""
+    if not isinstance(x_seq, Tensor) or x_seq.dim() < 3 or len(x_seq) == 0:
+        found = f"shape {tuple(x_seq.shape)}" if isinstance(x_seq, Tensor) else type(x_seq).__name__
+        raise ValueError(f"x_seq must be a tensor of shape (T, N, ...) with T of at least 1, got {found}")
+
+
+def parts(images: Tensor, steps: int, coding: str, largest: int, generator: Any = None) -> Iterator[Tensor]:
+    """Yield `steps` steps of coded `images` in parts of at most `largest` steps."""
+    if coding == "poisson":
+        check_images("images", images)
+    for start in range(0, steps, largest):
+        length = min(largest, steps - start)
+        yield (
+            images.expand(length, *images.shape) if coding == "direct" else poisson(images, length, generator)
+        )
+
+
+def at_once(net: fx.GraphModule, samples: int) -> int:
+    """Return how many steps of a batch of `samples` may run at once."""
+    widest = max(math.prod(layer.shape) for layer in converted(net).values())
+    return max(1, LARGEST // (widest * samples))
+
+
+def accuracy_curve(
+    run: Callable[[], Callable[[Tensor], Tensor]],
+    loader: Iterable[tuple[Tensor, Tensor]],
+    steps: int,
+    *,
+    coding: str = "poisson",
+    seed: int = 0,
+    largest: Callable[[int], int] = lambda samples: 8,
+    progress: bool = False,
+) -> Tensor:
+    """Return the fraction of right predictions after each step, from one run; shape (steps,).
+
+    `run` makes a fresh callable from a part of the steps to the network's output at each of them; `largest`
+    gives the steps of a part for a number of samples.
+    """
+    check_coding(coding)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"the number of steps is {steps!r}; it must be a whole number of at least 1")
+    right, seen, generator = torch.zeros(steps), 0, None
+    for images, labels in tqdm(loader, desc="simulate", unit="batch", disable=not progress, leave=False):
+        generator = generator or torch.Generator(images.device).manual_seed(seed)
+        forward, total, start = run(), None, 0
+        for x_seq in parts(images, steps, coding, largest(len(images)), generator):
+            sums = forward(x_seq).cumsum(0)
+            sums = sums if total is None else sums + total
+            total = sums[-1]
+            right[start : start + len(sums)] += (sums.argmax(2) == labels).sum(1).cpu()
+            start += len(sums)
+        seen += len(labels)
+    if not seen:
+        raise ValueError("loader is empty; give at least one batch of images and labels")
+    return right / seen
+
+
+__all__ = ["CORE", "Run", "accuracy_curve", "integrate", "poisson"]
