@@ -163,6 +163,8 @@ class Conversion:
         first = next(batches, None)
         if first is None:
             raise ValueError("calibration is empty; give a loader with at least one batch of inputs")
+        if coding == "poisson":
+            check_images("calibration", first)
         self.reading = read(ann, first[:8].to(here)).to(device)
         kept: list[Tensor] = []
 
@@ -279,5 +281,7 @@ def _inputs(calibration: Iterable[Any], device: torch.device | None) -> Iterator
                 f"calibration must yield tensors of floating point, or tuples that start with one, got "
                 f"{found}"
             )
+        if not bool(torch.isfinite(inputs).all()):
+            raise ValueError("calibration contains NaN or infinity; give finite inputs")
         if len(inputs):
             yield inputs.to(device)

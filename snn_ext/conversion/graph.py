@@ -88,7 +88,7 @@ class Affine(nn.Module):
         self.register_buffer("shift", shift.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * per_channel(self.factor, x.dim()) + per_channel(self.shift, x.dim())
+        return (x.movedim(1, -1) * self.factor + self.shift).movedim(-1, 1)
 
 
 def per_channel(value: Tensor, dims: int) -> Tensor:

@@ -1,0 +1,295 @@
+"""The conversion itself: balancing, units, offsets, and the simulation of what comes out."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conversion_nets import NETS, ResNet, sequential, trained
+from torch import nn
+
+from snn_ext.conversion import Options, poisson, simulate
+from snn_ext.conversion.balance import Activations
+from snn_ext.conversion.convert import Conversion, prepare
+from snn_ext.conversion.graph import Rectifier
+from snn_ext.conversion.spiking import MaxPool, Spiking, converted, input_norms
+
+PLAIN = {"rule": "none", "fit_offsets": False, "progress": False}
+
+
+def relu_twin(net):
+    """Put ReLU and max pooling back where the conversion has put neurons."""
+    net = copy.deepcopy(net)
+    for name, layer in list(net.named_children()):
+        if isinstance(layer, Spiking):
+            setattr(net, name, nn.ReLU())
+        elif isinstance(layer, MaxPool):
+            setattr(net, name, layer.pool)
+    return net
+
+
+@pytest.mark.parametrize("build", NETS)
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize(("rule", "strength"), [("none", 0.0), ("equalize", 0.7), ("equalize", -1.0)])
+def test_units_and_equalize_leave_the_function_of_the_network_as_it_is(build, per_channel, rule, strength):
+    net, images = trained(build)
+    options = Options(**{**PLAIN, "rule": rule, "strength": strength, "per_channel": per_channel})
+    spiking = prepare(net, images.split(16), options)
+    torch.testing.assert_close(relu_twin(spiking)(images), net(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", NETS)
+def test_equalize_at_full_strength_makes_the_norms_equal(build):
+    net, images = trained(build)
+    conversion = Conversion(net, images.split(16), progress=False)
+    spiking = conversion.network(Options(**{**PLAIN, "rule": "equalize", "strength": 1.0}))
+    assert all(layer.l4_spread < 1e-5 for layer in converted(spiking).values())
+    plain = conversion.network(Options(**PLAIN))
+    assert all(layer.l4_spread > 0.02 for layer in converted(plain).values())
+
+
+@pytest.mark.parametrize("build", NETS)
+def test_rates_come_near_to_the_activations_as_time_goes_on(build):
+    net, images = trained(build, dtype=torch.float64)
+    images = images[:8]
+    options = Options(**{**PLAIN, "percentile": 1.0, "coding": "direct"})
+    spiking = prepare(net, images.split(4), options)
+    errors = []
+    for steps in (16, 64, 1024):
+        mean = simulate.Run(spiking, simulate.CORE)(images.expand(steps, *images.shape)).mean(0)
+        errors.append((mean - net(images)).abs().mean().item() / net(images).abs().mean().item())
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.03
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.999, 0.9, 0.5])
+def test_percentiles_are_those_of_all_activations(fraction):
+    batches = [torch.randn(16, 6, 5, 5).relu() * torch.arange(1, 7).view(6, 1, 1) for _ in range(3)]
+    activations = Activations(6)
+    for batch in batches:
+        activations.add(batch)
+    values = torch.cat(batches).movedim(1, 0).flatten(1).numpy()
+    if fraction > 0.5:  # at the median some channels are at zero
+        expected = np.quantile(values, fraction, axis=1, method="inverted_cdf")
+        np.testing.assert_allclose(activations.percentile(fraction, True), expected, rtol=0.003)
+        expected = np.quantile(values, fraction, method="inverted_cdf")
+        np.testing.assert_allclose(activations.percentile(fraction, False), expected, rtol=0.003)
+    np.testing.assert_allclose(activations.mean, values.mean(1), rtol=1e-5)
+
+
+def test_where_the_percentile_is_zero_a_tenth_of_the_largest_is_taken():
+    activations = Activations(3)
+    batch = torch.zeros(100, 3)
+    batch[0, 0], batch[:, 1] = 5.0, 2.0
+    activations.add(batch)
+    layer = activations.percentile(0.9, False)
+    torch.testing.assert_close(layer, torch.tensor(2.0), rtol=0.003, atol=0)
+    found = activations.percentile(0.9, True)  # the third never fires: the layer's scale
+    torch.testing.assert_close(found, torch.tensor([0.5, 2.0, layer]), rtol=0.003, atol=0)
+
+
+def mean_rates(spiking, x_seq):
+    rates = {}
+    see = lambda name, z, y: rates.__setitem__(name, y.mean((0, 1, *range(3, y.dim()))))  # noqa: E731
+    simulate.Run(spiking, simulate.CORE, see)(x_seq)
+    return {name: rate for name, rate in rates.items() if isinstance(spiking.get_submodule(name), Spiking)}
+
+
+@pytest.mark.parametrize("build", [sequential, ResNet])
+@pytest.mark.parametrize("options", [{"rule": "none"}, {"rule": "scale"}, {"rule": "equalize"}])
+def test_fitted_offsets_make_mean_rates_those_of_the_activations(build, options):
+    net, images = trained(build)
+    conversion = Conversion(net, images.split(16), progress=False)
+    spiking = conversion.network(Options(**options, progress=False))
+    x_seq = poisson(images, 16, torch.Generator().manual_seed(0))
+    worth = {name: layer.worth for name, layer in converted(spiking).items()}
+    wanted = {}
+    reading = conversion.reading
+    for name, layer in reading.named_children():
+        if isinstance(layer, Rectifier):
+            layer.register_forward_hook(lambda m, i, output, name=name: wanted.__setitem__(name, output))
+    reading(images)
+    for name, rate in mean_rates(spiking, x_seq).items():
+        if options["rule"] == "equalize":  # the worth differs between channels
+            continue
+        target = (wanted[name] / worth[name]).clamp(max=1).mean((0, *range(2, wanted[name].dim())))
+        torch.testing.assert_close(rate, target, atol=0.01, rtol=0.02)
+
+
+def test_a_strength_fitted_by_layer_follows_the_norms_and_its_control_does_not():
+    net, images = trained(sequential)
+    conversion = Conversion(net, images.split(16), progress=False)
+    common = {**PLAIN, "rule": "bias"}
+    plain = conversion.network(Options(**{**common, "strength": 0.0}))
+    shifts = {}
+    for control in (False, True):
+        fitted = conversion.network(Options(**{**common, "strength": "fit", "control": control}))
+        before, after = (net.get_submodule("layer_0").bias for net in (plain, fitted))
+        shifts[control] = after - before
+    norm = input_norms(conversion.reading)["layer_2"]
+    ratio = shifts[False] / norm
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-3, atol=1e-4)
+    assert shifts[False].std() > 1e-4
+    torch.testing.assert_close(shifts[True], shifts[True].mean().expand_as(norm), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["scale", "threshold", "bias", "equalize"])
+def test_a_control_keeps_the_mean_and_takes_away_the_differences(rule):
+    net, images = trained(sequential)
+    conversion = Conversion(net, images.split(16), progress=False)
+    common = {**PLAIN, "rule": rule, "strength": 0.5}
+    layers = {
+        control: {
+            name: conversion._neurons(name, Options(**{**common, "control": control}))
+            for name in conversion.activations
+        }
+        for control in (False, True)
+    }
+    for name, ours in layers[False].items():
+        theirs = layers[True][name]
+        scale = conversion.activations[name].percentile(0.999, False)
+        for one, other, of in (
+            (ours.offset, theirs.offset, lambda v: v),
+            (ours.unit, theirs.unit, (lambda v: v / scale) if rule == "threshold" else (lambda v: scale / v)),
+        ):
+            torch.testing.assert_close(of(one).mean(), of(other).mean())
+            torch.testing.assert_close(other, other.mean().expand_as(other))
+
+
+@pytest.mark.parametrize("build", [ResNet, sequential])
+def test_parts_of_the_steps_give_what_all_at_once_give(build):
+    net, images = trained(build, dtype=torch.float64)
+    spiking = prepare(net, images.split(16), Options(progress=False))
+    x_seq = poisson(images[:3], 12, torch.Generator().manual_seed(1))
+    whole = simulate.Run(spiking, simulate.CORE)(x_seq)
+    run = simulate.Run(spiking, simulate.CORE)
+    torch.testing.assert_close(torch.cat([run(part) for part in x_seq.split(5)]), whole, rtol=0, atol=1e-12)
+
+
+def test_max_pooling_has_emitted_as_many_spikes_as_the_busiest_neuron_of_each_window():
+    x_seq = (torch.rand(20, 2, 3, 6, 6) < 0.3).float()
+    layer = MaxPool(nn.MaxPool2d(2))
+    first, state = simulate.fire_max_pool(layer, x_seq[:7], None)
+    rest, _ = simulate.fire_max_pool(layer, x_seq[7:], state)
+    pooled = torch.cat([first, rest])
+    expected = layer.pool(x_seq.cumsum(0).flatten(0, 1)).unflatten(0, (20, 2))
+    torch.testing.assert_close(pooled.cumsum(0), expected)
+    assert set(pooled.unique().tolist()) == {0.0, 1.0}
+
+
+def test_one_run_gives_the_accuracy_at_every_step():
+    net, images = trained(sequential)
+    labels = net(images).argmax(1)
+    spiking = prepare(net, images.split(16), Options(progress=False))
+    loader = list(zip(images.split(10), labels.split(10), strict=True))
+    make = lambda: simulate.Run(spiking, simulate.CORE)  # noqa: E731
+    curve = simulate.accuracy_curve(make, loader, 24, seed=3, largest=lambda samples: 7)
+    generator = torch.Generator().manual_seed(3)
+    right = torch.zeros(24)
+    for x, y in loader:
+        x_seq = torch.cat([poisson(x, length, generator) for length in (7, 7, 7, 3)])
+        right += (make()(x_seq).cumsum(0).argmax(2) == y).sum(1)
+    torch.testing.assert_close(curve, right / len(images))
+    with pytest.raises(ValueError, match="loader is empty"):
+        simulate.accuracy_curve(make, [], 4)
+    with pytest.raises(ValueError, match="number of steps is 0"):
+        simulate.accuracy_curve(make, loader, 0)
+
+
+def test_memory_does_not_grow_with_the_steps():
+    net, images = trained(sequential)
+    spiking = prepare(net, images.split(16), Options(progress=False))
+    assert simulate.at_once(spiking, 10**4) * 10**4 * 8 * 14 * 14 <= simulate.LARGEST
+    assert simulate.at_once(spiking, 10**9) == 1
+
+
+def test_poisson_spikes_have_the_rates_of_the_pixels_and_follow_the_seed():
+    images = torch.rand(2, 3, 4)
+    draw = lambda: poisson(images, 4000, torch.Generator().manual_seed(2))  # noqa: E731
+    spikes = draw()
+    assert set(spikes.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(spikes.mean(0), images, atol=0.04, rtol=0)
+    torch.testing.assert_close(draw(), spikes)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_images_that_are_no_probabilities_are_refused(value):
+    images = torch.rand(4, 3, 16, 16)
+    images[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=r"images has a value of .*outside \[0, 1\].*coding='direct'"):
+        poisson(images, 4)
+    with pytest.raises(ValueError, match=r"calibration has a value of .*outside \[0, 1\]"):
+        prepare(trained(sequential)[0], [images], Options(progress=False))
+
+
+@pytest.mark.parametrize(
+    ("calibration", "error", "match"),
+    [
+        ([], ValueError, "calibration is empty"),
+        ([torch.rand(0, 3, 16, 16)], ValueError, "calibration is empty"),
+        (torch.rand(4, 3, 16, 16), TypeError, r"calibration must be a loader.*images.split\(64\)"),
+        (7, TypeError, "calibration must be a loader"),
+        ([torch.zeros(4, 3, 16, 16, dtype=torch.uint8)], TypeError, "floating point.*uint8"),
+        ([torch.full((4, 3, 16, 16), float("nan"))], ValueError, "calibration contains NaN or infinity"),
+        ([{"x": 1}], TypeError, "floating point.*dict"),
+    ],
+)
+def test_bad_calibration_data_are_refused_and_the_network_is_not_touched(calibration, error, match):
+    net, _ = trained(sequential)
+    net.train()
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(error, match=match):
+        prepare(net, calibration, Options(progress=False))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(layer.training and not layer._forward_hooks for layer in net.modules())
+
+
+def test_calibration_data_may_come_as_tuples_and_only_once():
+    net, images = trained(sequential)
+    once = ((batch, None) for batch in images.split(16))
+    ours = prepare(net, once, Options(progress=False))
+    theirs = prepare(net, images.split(16), Options(progress=False))
+    x_seq = poisson(images, 4, torch.Generator().manual_seed(1))
+    found, expected = (simulate.Run(n, simulate.CORE)(x_seq) for n in (ours, theirs))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"rule": "l4"}, ValueError, "rule='l4' is not known"),
+        ({"strength": "fit"}, ValueError, "strength='fit' is for rule='bias'"),
+        ({"strength": "much"}, ValueError, "strength='much' must be a number"),
+        ({"strength": float("inf")}, ValueError, "strength=inf must be finite"),
+        ({"rule": "bias"}, ValueError, "fit_offsets=False"),
+        ({"percentile": 99.9}, ValueError, r"percentile=99.9 is outside \(0, 1\].*0.999"),
+        ({"percentile": 0}, ValueError, r"percentile=0 is outside"),
+        ({"reset": "hard"}, ValueError, "reset='hard' is not known"),
+        ({"decay": 1.1}, ValueError, r"decay=1.1 is outside"),
+        ({"decay": 0.0}, ValueError, "decay=0.0 must be a number above 0"),
+        ({"initial": 1.0}, ValueError, "initial=1.0 must be a number below 1"),
+        ({"initial": -0.1}, ValueError, "initial=-0.1 is outside"),
+        ({"initial": 0.5, "decay": 0.9}, ValueError, "initial=0.5 needs reset='subtract' and decay=1"),
+        ({"initial": 0.5, "reset": "zero"}, ValueError, "use initial=0"),
+        ({"coding": "rate"}, ValueError, "coding='rate' is not known"),
+        ({"steps": 0}, ValueError, "steps=0 must be a whole number"),
+        ({"steps": 2.5}, ValueError, "steps=2.5 must be a whole number"),
+        ({"thresholds": 1}, TypeError, "thresholds"),
+    ],
+)
+def test_bad_options_are_refused(options, error, match):
+    with pytest.raises(error, match=match):
+        Options(**options)
+
+
+def test_the_initial_potential_follows_the_reset_and_the_leak():
+    assert Options().initial == 0.5
+    assert Options(reset="zero").initial == Options(decay=0.9).initial == 0.0
+
+
+def test_a_conversion_is_the_same_every_time():
+    net, images = trained(sequential)
+    first, second = (prepare(net, images.split(16), Options(progress=False)) for _ in range(2))
+    for (name, one), (_, other) in itertools.zip_longest(first.state_dict().items(), second.state_dict().items()):
+        assert torch.equal(one, other), name

@@ -1,0 +1,120 @@
+"""Reading a network: what is read computes the same; what cannot be read is refused by name and place."""
+
+import copy
+
+import pytest
+import torch
+from conversion_nets import NETS, Functional, ResNet, sequential, trained
+from torch import nn
+from torch.nn import functional as F
+
+from snn_ext.conversion.graph import Affine, Rectifier, read
+from snn_ext.conversion.spiking import input_norms
+from snn_ext.conversion.weights import l4_norm
+
+
+@pytest.mark.parametrize("build", NETS)
+def test_what_is_read_computes_what_the_network_computes(build):
+    net, images = trained(build)
+    reading = read(net, images[:2])
+    torch.testing.assert_close(reading(images), net(images), rtol=1e-5, atol=1e-5)
+    kinds = {type(layer) for layer in reading.children()}
+    assert not kinds & {nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity, nn.ReLU}
+
+
+@pytest.mark.parametrize("build", NETS)
+def test_the_network_is_not_touched(build):
+    net, images = trained(build)
+    net.train()
+    hooks = [len(layer._forward_hooks) for layer in net.modules()]
+    before = copy.deepcopy(net.state_dict())
+    read(net, images[:2])
+    after = net.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(layer.training for layer in net.modules())
+    assert [len(layer._forward_hooks) for layer in net.modules()] == hooks
+
+
+def test_batch_norm_is_folded_where_there_is_a_layer_before_it():
+    net, images = trained(sequential)
+    assert not any(isinstance(layer, Affine) for layer in read(net, images[:2]).children())
+    net, images = trained(Functional)
+    assert sum(isinstance(layer, Affine) for layer in read(net, images[:2]).children()) == 1
+
+
+def test_every_call_of_a_shared_relu_is_neurons_of_its_own():
+    net, images = trained(ResNet)
+    paths = [layer.path for layer in read(net, images[:2]).children() if isinstance(layer, Rectifier)]
+    assert paths == ["stem.2", "blocks.0.relu", "blocks.0.relu", "blocks.1.relu", "blocks.1.relu"]
+
+
+def test_a_relu_in_place_is_seen_by_whoever_else_reads_its_input():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.relu, self.out = nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)
+
+        def forward(self, x):
+            x = self.fc(x)
+            y = self.relu(x)
+            return self.out(y + x)
+
+    net, x = Shared().eval(), torch.randn(8, 4)
+    torch.testing.assert_close(read(net, x)(x), net(x))
+
+
+def test_norms_of_residual_branches_count_together():
+    net, images = trained(ResNet)
+    reading = read(net, images[:2])
+    norms = input_norms(reading)
+    layers = dict(reading.named_children())
+    assert list(norms) == [name for name, layer in layers.items() if isinstance(layer, Rectifier)]
+    parts = [l4_norm(layers[name].weight) ** 4 for name in ("blocks_1_conv2", "blocks_1_down_0")]
+    torch.testing.assert_close(norms["blocks_1_relu_2"], sum(parts) ** 0.25)
+
+
+class Forward(nn.Module):
+    """A network whose forward is a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.fc = nn.Linear(4, 4)
+        self.constant = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def branch(net, x):
+    return net.fc(x).relu() if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize(
+    ("net", "match"),
+    [
+        (nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.GELU())), "GELU at '1.0' .*only ReLU"),
+        (nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU()), "LeakyReLU at '1' .*train the network with nn.ReLU"),
+        (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4)), "LayerNorm at '2' cannot be converted"),
+        (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False)), "running statistics"),
+        (Forward(lambda net, x: torch.sigmoid(net.fc(x))), "sigmoid in the forward.*only ReLU"),
+        (Forward(lambda net, x: F.leaky_relu(net.fc(x))), "leaky_relu in the forward"),
+        (Forward(lambda net, x: net.fc(x).relu() + 1), "an addition of anything but two tensors"),
+        (Forward(lambda net, x: net.fc(x).relu() * x), "mul in the forward"),
+        (Forward(lambda net, x: net.fc(x).relu() + net.constant), "tensor 'constant' of the module"),
+        (Forward(lambda net, x: net.fc(x).relu().view(-1, 2)), r"a reshape from \(8, 4\) to \(16, 2\)"),
+        (Forward(lambda net, x: net.fc(x).relu().mean(1)), "a mean over anything but space"),
+        (Forward(lambda net, x: (net.fc(x).relu(), x)), "returns anything but one tensor"),
+        (Forward(branch), "cannot be traced by torch.fx"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_by_name_and_place(net, match):
+    with pytest.raises(NotImplementedError, match=match):
+        read(net.eval(), torch.randn(8, 4))
+
+
+def test_a_network_without_relu_or_for_other_inputs_is_refused():
+    with pytest.raises(ValueError, match="Sequential has no ReLU"):
+        read(nn.Sequential(nn.Linear(4, 4)), torch.randn(8, 4))
+    with pytest.raises(ValueError, match=r"does not take a batch of shape \(8, 5\)"):
+        read(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 5))

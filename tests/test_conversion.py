@@ -1,0 +1,410 @@
+"""Conversion in both frameworks: native layers, native utilities, the same spikes."""
+
+import copy
+import importlib.util
+import math
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conversion_nets import NETS, Functional, ResNet, one_dimensional, sequential, trained
+from torch import nn
+
+from snn_ext.conversion import poisson
+
+
+class SnnTorch:
+    name = "snntorch"
+
+    def __init__(self):
+        import snntorch as snn
+        from snntorch import utils
+
+        import snn_ext.snntorch as ext
+
+        self.ext, self.neurons, self.utils = ext, snn.Leaky, utils
+
+    def convert(self, net, calibration, *, decay=1.0, reset="subtract", steps=16, **options):
+        return self.ext.convert(
+            net, calibration, beta=decay, reset_mechanism=reset, num_steps=steps, progress=False, **options
+        )
+
+    def reset(self, net):
+        self.utils.reset(net)
+
+    def native(self, net, x_seq):
+        with torch.no_grad():
+            return torch.stack([net(x) for x in x_seq])
+
+
+class SpikingJelly:
+    name = "spikingjelly"
+
+    def __init__(self):
+        from spikingjelly.activation_based import functional, neuron
+
+        import snn_ext.spikingjelly as ext
+
+        self.ext, self.neurons, self.functional = ext, neuron.BaseNode, functional
+
+    def convert(self, net, calibration, *, decay=1.0, reset="subtract", steps=16, **options):
+        tau = math.inf if decay == 1 else 1 / (1 - decay)
+        recipe = self.ext.L4Recipe(calibration, tau=tau, reset=reset, T=steps, progress=False, **options)
+        return self.ext.Converter(recipe).convert(net)
+
+    def reset(self, net):
+        self.functional.reset_net(net)
+
+    def native(self, net, x_seq):
+        self.functional.set_step_mode(net, "m")
+        with torch.no_grad():
+            return net(x_seq)
+
+
+@pytest.fixture(params=[SnnTorch, SpikingJelly], ids=lambda kind: kind.name)
+def world(request):
+    if importlib.util.find_spec(request.param.name) is None:
+        pytest.skip(f"{request.param.name} is not installed")
+    return request.param()
+
+
+def coded(images, steps=20):
+    return poisson(images[:4], steps, torch.Generator().manual_seed(5))
+
+
+OPTIONS = [
+    {},
+    {"initial": 0.0},
+    {"rule": "equalize", "per_channel": True},
+    {"reset": "zero"},
+    {"decay": 0.75},
+    {"decay": 0.75, "reset": "zero", "rule": "none"},
+]
+
+
+@pytest.mark.parametrize("build", NETS)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_fast_runs_equal_native_steps_and_modes(world, build, options):
+    net, images = trained(build)
+    x_seq = coded(images)
+    spiking = world.convert(net, images.split(16), **options)
+    native = world.native(spiking, x_seq)
+    world.reset(spiking)
+    fast = world.ext.multi_step(spiking, x_seq)
+    torch.testing.assert_close(fast, native, rtol=0, atol=1e-5)
+    world.reset(spiking)
+    parts = torch.cat([world.ext.multi_step(spiking, part) for part in x_seq.split(7)])
+    torch.testing.assert_close(parts, native, rtol=0, atol=1e-5)
+    assert native.std() > 0
+
+
+@pytest.mark.parametrize("build", NETS)
+@pytest.mark.parametrize("options", OPTIONS[:4], ids=str)
+def test_both_frameworks_give_the_same_spikes(build, options):
+    pytest.importorskip("snntorch")
+    pytest.importorskip("spikingjelly")
+    net, images = trained(build, dtype=torch.float64)
+    x_seq = coded(images)
+    spikes = []
+    for world in (SnnTorch(), SpikingJelly()):
+        spiking, seen = world.convert(net, images.split(16), **options), []
+        for layer in spiking.children():
+            if hasattr(layer, "converted"):
+                layer.register_forward_hook(lambda m, i, output, seen=seen: seen.append(output))
+        world.native(spiking, x_seq)
+        spikes.append(seen)
+    ours, theirs = spikes  # snnTorch: a call a step; SpikingJelly: a call a layer
+    layers = len(theirs)
+    for number, sequence in enumerate(theirs):
+        stacked = torch.stack(ours[number::layers])
+        assert torch.equal(stacked, sequence)
+        assert set(stacked.unique().tolist()) <= {0.0, 1.0}
+        assert stacked.any()
+
+
+@pytest.mark.parametrize("build", [ResNet, sequential])
+def test_layers_are_native_and_children_of_the_network(world, build):
+    net, images = trained(build)
+    spiking = world.convert(net, images.split(16))
+    relus = 5 if build is ResNet else 3
+    assert sum(isinstance(layer, world.neurons) for layer in spiking.children() if hasattr(layer, "converted")) == relus
+    if world.name == "snntorch":
+        import snntorch as snn
+
+        plain = world.convert(net, images.split(16), initial=0.0)
+        assert sum(type(layer) is snn.Leaky for layer in plain.children()) == relus
+    else:
+        from spikingjelly.activation_based import base, layer, neuron
+
+        assert sum(type(child) is neuron.IFNode for child in spiking.children()) == relus
+        assert all(isinstance(child, base.StepModule) for child in spiking.children())
+        convolutions = [child for child in spiking.children() if isinstance(child, nn.Conv2d)]
+        assert convolutions
+        assert {type(child) for child in convolutions} == {layer.Conv2d}
+
+
+@pytest.mark.parametrize("options", OPTIONS[:2], ids=str)
+def test_reset_starts_anew_and_state_is_carried_on_without(world, options):
+    net, images = trained(ResNet)
+    x_seq = coded(images)
+    spiking = world.convert(net, images.split(16), **options)
+    first = world.native(spiking, x_seq)
+    on = world.native(spiking, x_seq)
+    world.reset(spiking)
+    torch.testing.assert_close(world.native(spiking, x_seq), first)
+    assert not torch.equal(on, first)
+    world.reset(spiking)
+    world.native(spiking, x_seq[:, :2])  # a batch of another size
+    world.reset(spiking)
+    torch.testing.assert_close(world.native(spiking, x_seq), first)
+
+
+@pytest.mark.parametrize("options", OPTIONS[:2], ids=str)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_copies_and_pickles_work_alike(world, options, duplicate):
+    net, images = trained(ResNet)
+    x_seq = coded(images)
+    spiking = world.convert(net, images.split(16), **options)
+    expected = world.ext.multi_step(spiking, x_seq)
+    world.reset(spiking)
+    twin = duplicate(spiking)
+    torch.testing.assert_close(world.ext.multi_step(twin, x_seq), expected)
+    report = world.ext.conversion_report
+    world.reset(twin)
+    assert report(twin, images[:4]) == report(spiking, images[:4])
+
+
+def test_the_state_dict_carries_the_conversion(world):
+    net, images = trained(sequential)
+    first = world.convert(net, images.split(16))
+    other = world.convert(net, images.split(16), rule="none", fit_offsets=False)
+    other.load_state_dict(first.state_dict())
+    x_seq = coded(images)
+    torch.testing.assert_close(world.ext.multi_step(other, x_seq), world.ext.multi_step(first, x_seq))
+
+
+@pytest.mark.parametrize("build", NETS)
+def test_the_network_is_never_touched(world, build):
+    net, images = trained(build)
+    net.train()
+    before = copy.deepcopy(net.state_dict())
+    world.convert(net, images.split(16))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(layer.training and not layer._forward_hooks for layer in net.modules())
+    with pytest.raises(NotImplementedError, match=r"GELU at '2' cannot be converted.*nn.ReLU"):
+        world.convert(nn.Sequential(nn.Flatten(), nn.Linear(768, 4), nn.GELU()), [torch.rand(4, 3, 16, 16)])
+    with pytest.raises(NotImplementedError, match="cannot be traced by torch.fx"):
+        world.convert(Branch(), [torch.rand(4, 3, 16, 16)])
+
+
+class Branch(nn.Module):
+    def forward(self, x):
+        return torch.relu(x) if x.sum() > 0 else x
+
+
+def test_accuracy_by_step_is_that_of_native_steps(world):
+    net, images = trained(sequential)
+    labels = net(images).argmax(1)
+    spiking = world.convert(net, images.split(16), coding="direct")
+    curve = world.ext.accuracy_curve(spiking, [(images, labels)], 30, coding="direct", progress=False)
+    sums = world.native(spiking, images.expand(30, *images.shape)).cumsum(0)
+    torch.testing.assert_close(curve, (sums.argmax(2) == labels).float().mean(1))
+    assert curve[-1] > 0.8
+    world.reset(spiking)
+    once = world.ext.accuracy_curve(spiking, [(images, labels)], 8, seed=1, progress=False)
+    assert torch.equal(once, world.ext.accuracy_curve(spiking, [(images, labels)], 8, seed=1, progress=False))
+
+
+def test_the_report_counts_what_fires(world):
+    net, images = trained(sequential)
+    spiking = world.convert(net, images.split(16))
+    report = world.ext.conversion_report(spiking, images, 16, seed=2)
+    assert [layer.converted.path for layer in report] == ["2", "6", "11"]
+    spikes = poisson(images, 16, torch.Generator().manual_seed(2))
+    seen = {}
+    for name, layer in spiking.named_children():
+        if hasattr(layer, "converted"):
+            layer.register_forward_hook(
+                lambda m, i, output, name=name: seen.setdefault(name, []).append(output.detach().clone())
+            )
+    world.native(spiking, spikes)
+    for layer, outputs in zip(report, seen.values(), strict=True):
+        fired = torch.stack(outputs).flatten(0, -len(layer.converted.shape) - 2).view(16, 32, -1)
+        assert layer.neurons == fired.shape[2]
+        assert layer.rate == pytest.approx(fired.mean().item(), abs=1e-6)
+        assert layer.dead == pytest.approx((fired.sum((0, 1)) == 0).float().mean().item())
+        assert layer.saturated == pytest.approx((fired.sum(0).amax(0) > 15.2).float().mean().item())
+    lines = str(report).splitlines()
+    assert lines[0].split()[:2] == ["layer", "neurons"]
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines) == 5
+
+
+def test_sequences_and_networks_from_elsewhere_are_refused(world):
+    net, images = trained(sequential)
+    with pytest.raises(TypeError, match="net must come from .*, got Sequential"):
+        world.ext.multi_step(net, coded(images))
+    with pytest.raises(TypeError, match="net must come from"):
+        world.ext.conversion_report(net, images)
+    spiking = world.convert(net, images.split(16))
+    with pytest.raises(ValueError, match=r"x_seq must be .*T of at least 1, got shape \(0, 4, 3, 16, 16\)"):
+        world.ext.multi_step(spiking, coded(images)[:0])
+    with pytest.raises(ValueError, match=r"images has a value of 2, outside \[0, 1\]"):
+        world.ext.conversion_report(spiking, images * 0 + 2)
+    with pytest.raises(ValueError, match="percentile=99.9"):
+        world.convert(net, images.split(16), percentile=99.9)
+
+
+def test_gradients_reach_the_input_of_native_steps(world):
+    net, images = trained(sequential)
+    spiking = world.convert(net, images.split(16))
+    x = images[:2].clone().requires_grad_()
+    if world.name == "snntorch":
+        out = sum(spiking(x) for _ in range(4))
+    else:
+        world.functional.set_step_mode(spiking, "m")
+        out = spiking(x.expand(4, *x.shape)).sum(0)
+    out.sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+class TestSnnTorch:
+    @pytest.fixture(autouse=True)
+    def _needs(self):
+        pytest.importorskip("snntorch")
+        self.world = SnnTorch()
+
+    def test_runs_on_what_spikegen_draws(self):
+        from snntorch import spikegen
+
+        net, images = trained(sequential)
+        spiking = self.world.convert(net, images.split(16))
+        spikes = spikegen.rate(images[:4], num_steps=6)
+        native = self.world.native(spiking, spikes)
+        self.world.reset(spiking)
+        torch.testing.assert_close(self.world.ext.multi_step(spiking, spikes), native, rtol=0, atol=1e-5)
+
+    def test_exports_to_nir_with_reset_to_zero_and_comes_back_with_equal_spikes(self):
+        pytest.importorskip("nir")
+        from snntorch.import_nir import import_from_nir
+
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        images = torch.rand(32, 6)
+        spiking = self.world.convert(net, images.split(16), decay=0.875, reset="zero")
+        graph = self.world.ext.export_to_nir(spiking, images[:1], ignore_dims=[0])
+        kinds = sorted(type(node).__name__ for node in graph.nodes.values())
+        assert kinds == ["Affine", "Affine", "Affine", "Input", "LIF", "LIF", "Output"]
+        back = import_from_nir(graph)
+        x_seq = poisson(images[:4], 20, torch.Generator().manual_seed(0))
+        native, state, read = self.world.native(spiking, x_seq), None, []
+        for x in x_seq:
+            y, state = back(x, state)
+            read.append(y)
+        torch.testing.assert_close(torch.stack(read), native, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("options", [{"initial": 0.0}, {}])
+    def test_is_not_exported_to_nir_with_a_reset_that_nir_has_not(self, options):
+        pytest.importorskip("nir")
+        net, images = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)), torch.rand(8, 6)
+        spiking = self.world.convert(net, [images], **options)
+        with pytest.raises(NotImplementedError, match="cannot be exported to NIR.*reset"):
+            self.world.ext.export_to_nir(spiking, images[:1], ignore_dims=[0])
+
+    @pytest.mark.parametrize(
+        ("options", "match"), [({"beta": 2.0}, "beta=2 is outside"), ({"reset_mechanism": "none"}, "'none'")]
+    )
+    def test_speaks_snntorchs_words_in_errors(self, options, match):
+        net, images = trained(sequential)
+        with pytest.raises(ValueError, match=match):
+            self.world.ext.convert(net, images.split(16), **options)
+
+
+class TestSpikingJelly:
+    @pytest.fixture(autouse=True)
+    def _needs(self):
+        pytest.importorskip("spikingjelly")
+        self.world = SpikingJelly()
+
+    @pytest.mark.parametrize("build", [ResNet, Functional, one_dimensional])
+    def test_single_steps_equal_multi_step_mode(self, build):
+        net, images = trained(build)
+        x_seq = coded(images)
+        spiking = self.world.convert(net, images.split(16))
+        many = self.world.native(spiking, x_seq)
+        self.world.reset(spiking)
+        self.world.functional.set_step_mode(spiking, "s")
+        with torch.no_grad():
+            single = torch.stack([spiking(x) for x in x_seq])
+        torch.testing.assert_close(single, many, rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("name", ["LIFBNode", "SoftResetMPRNode", "ParametricLIFNode", "IFNode"])
+    def test_takes_neurons_of_another_kind(self, name):
+        from spikingjelly.activation_based import neuron
+
+        make = {
+            "LIFBNode": lambda: self.world.ext.LIFBNode(math.inf, False, 1.0, None, burst_intensity=2.0),
+            "SoftResetMPRNode": lambda: self.world.ext.SoftResetMPRNode(math.inf, False, 1.0, None),
+            "ParametricLIFNode": lambda: neuron.ParametricLIFNode(4.0, False, 1.0, None),
+            "IFNode": lambda: neuron.IFNode(1.0, None),
+        }[name]
+        net, images = trained(sequential)
+        x_seq = coded(images)
+        spiking = self.world.convert(net, images.split(16), neuron_factory=make)
+        assert sum(type(layer).__name__ == name for layer in spiking.children()) == 3
+        native = self.world.native(spiking, x_seq)
+        self.world.reset(spiking)
+        torch.testing.assert_close(self.world.ext.multi_step(spiking, x_seq), native, rtol=0, atol=1e-5)
+
+    def test_bursts_are_the_same_spikes_up_to_twice_the_threshold_and_two_above(self):
+        net, images = trained(sequential)
+        make = lambda: self.world.ext.LIFBNode(math.inf, False, 1.0, None, burst_threshold=2.0)  # noqa: E731
+        spiking = self.world.convert(net, images.split(16), neuron_factory=make)
+        plain = self.world.convert(net, images.split(16))
+        x_seq = coded(images)
+        first = {}
+        for kind, network in (("bursts", spiking), ("plain", plain)):
+            layer = next(child for child in network.children() if hasattr(child, "converted"))
+            layer.register_forward_hook(lambda m, i, output, kind=kind: first.__setitem__(kind, output))
+            self.world.native(network, x_seq)
+        assert torch.equal(first["bursts"] > 0, first["plain"] > 0)
+        assert set(first["bursts"].unique().tolist()) <= {0.0, 1.0, 2.0}
+
+    @pytest.mark.parametrize(
+        ("make", "error", "match"),
+        [
+            (lambda: nn.ReLU(), TypeError, "neuron_factory must return a SpikingJelly neuron, got ReLU"),
+            (lambda: SimpleNamespace(v_threshold=1.0), TypeError, "got SimpleNamespace"),
+        ],
+    )
+    def test_refuses_what_is_no_neuron(self, make, error, match):
+        net, images = trained(sequential)
+        with pytest.raises(error, match=match):
+            self.world.convert(net, images.split(16), neuron_factory=make)
+
+    def test_refuses_another_threshold_and_what_cannot_be_called(self):
+        from spikingjelly.activation_based import neuron
+
+        net, images = trained(sequential)
+        with pytest.raises(ValueError, match="IFNode with v_threshold=0.5; build it with v_threshold=1.0"):
+            self.world.convert(net, images.split(16), neuron_factory=lambda: neuron.IFNode(0.5))
+        with pytest.raises(TypeError, match="neuron_factory must be callable, got int"):
+            self.world.convert(net, images.split(16), neuron_factory=3)
+        with pytest.raises(ValueError, match="tau=1.0 must be a number above 1"):
+            self.world.ext.L4Recipe(images.split(16), tau=1.0)
+
+    def test_the_converter_takes_recipes_only(self):
+        with pytest.raises(TypeError, match="recipe"):
+            self.world.ext.Converter([torch.rand(4, 3)])
+
+    def test_one_recipe_converts_several_networks(self):
+        net, images = trained(sequential)
+        recipe = self.world.ext.L4Recipe(images.split(16), progress=False)
+        converter = self.world.ext.Converter(recipe)
+        first, second = converter.convert(net), converter.convert(net)
+        x_seq = coded(images)
+        torch.testing.assert_close(
+            self.world.ext.multi_step(first, x_seq), self.world.ext.multi_step(second, x_seq)
+        )
+        assert recipe._conversion is None
