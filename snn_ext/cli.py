@@ -1,4 +1,4 @@
-"""The command line: ``snn-ext info``, ``snn-ext demo`` and ``snn-ext bench``."""
+"""The command line: ``snn-ext info``, ``snn-ext demo``, ``snn-ext bench`` and ``snn-ext reproduce``."""
 
 from __future__ import annotations
 
@@ -35,11 +35,25 @@ def main(argv: list[str] | None = None) -> int:
     bench.add_argument(
         "--output", default="snn-ext-bench", help="picture and JSON to write, without ending (%(default)s)"
     )
+    study = commands.add_parser("reproduce", help="run a study in full, on data sets of real images")
+    study.add_argument("study", choices=("conversion",), help="which one")
+    study.add_argument(
+        "--data", default="data", help="folder of the data sets, downloaded if missing (%(default)s)"
+    )
+    study.add_argument("--seeds", type=_positive, default=5, help="repetitions (default: %(default)s)")
+    study.add_argument(
+        "--folder", default="snn-ext-reproduce", help="where networks and outcomes are kept (%(default)s)"
+    )
+    study.add_argument(
+        "--output",
+        default="snn-ext-conversion",
+        help="picture and JSON to write, without ending (%(default)s)",
+    )
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
     if arguments.command == "info":
         return info()
-    return _demo(arguments) if arguments.command == "demo" else _bench(arguments)
+    return {"demo": _demo, "bench": _bench, "reproduce": _reproduce}[arguments.command](arguments)
 
 
 def _positive(text: str) -> int:
@@ -189,6 +203,27 @@ def _bench(arguments: argparse.Namespace) -> int:
         print("next: snn-ext bench (all sizes, some five minutes), or snn-ext info")
     else:
         print("next: snn-ext demo (what the neurons learn), or snn-ext info")
+    return 0
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    missing = [name for name in ("matplotlib", "rich") if importlib.util.find_spec(name) is None]
+    if importlib.util.find_spec("torchvision") is None and not Path(arguments.data).is_dir():
+        missing.append("torchvision")
+    problem = ""
+    if missing:
+        problem = (
+            f"snn-ext reproduce needs {', '.join(missing)}; install with: pip install 'snn-ext[reproduce]'"
+        )
+    problem = problem or _implementation_problem()
+    problem = problem or _output_problem("reproduce", Path(f"{arguments.output}.png"))
+    if problem:
+        print(problem, file=sys.stderr)
+        return 1
+    from .reproduce.run import run
+
+    run(arguments.data, Path(arguments.folder), seeds=arguments.seeds, output=arguments.output)
+    print("next: the tutorial 04_l4_conversion, or snn-ext bench (images a second)")
     return 0
 
 

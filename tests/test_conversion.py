@@ -128,7 +128,10 @@ def test_layers_are_native_and_children_of_the_network(world, build):
     net, images = trained(build)
     spiking = world.convert(net, images.split(16))
     relus = 5 if build is ResNet else 3
-    assert sum(isinstance(layer, world.neurons) for layer in spiking.children() if hasattr(layer, "converted")) == relus
+    assert (
+        sum(isinstance(layer, world.neurons) for layer in spiking.children() if hasattr(layer, "converted"))
+        == relus
+    )
     if world.name == "snntorch":
         import snntorch as snn
 

@@ -61,6 +61,8 @@ def tables(results: dict[str, Any], headline: tuple[tuple[int, int], ...]) -> It
         yield _memory(entry)
     for entry in results["networks"]:
         yield _network(entry)
+    for entry in results["conversion"]:
+        yield _conversion(entry)
     if results["exponents"]:
         yield _exponents(results["exponents"])
 
@@ -140,6 +142,25 @@ def _network(result: dict[str, Any]) -> Table:
     )
     for entry in result["cases"]:
         table.add_row(entry["name"], _ms(entry["step"]["median"]), f"{entry['relu']:.2f}")
+    return table
+
+
+def _conversion(result: dict[str, Any]) -> Table:
+    table = _table(
+        f"converted network, {result['network']}: {result['steps']} steps, batch {result['batch']}",
+        "",
+        "[ms]",
+        "images a second",
+        "times SpikingJelly's own",
+    )
+    for entry in result["cases"]:
+        ratio = entry["times native"]
+        table.add_row(
+            entry["name"],
+            _ms(entry["run"]["median"]),
+            f"{entry['images a second']:,.0f}",
+            "" if ratio is None else f"{ratio:.2f}",
+        )
     return table
 
 

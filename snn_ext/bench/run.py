@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..ops import dispatch
-from . import memory, networks, report
+from . import conversion, memory, networks, report
 from .cases import Case, cases, copies, forced, forward, step
 from .picture import draw
 from .timing import exponent, interleaved
@@ -83,7 +83,9 @@ def run(
         with Progress(
             TextColumn("{task.description:<48}"), BarColumn(), TimeElapsedColumn(), console=console
         ) as progress:
-            total = len(plan.sizes) + len(frameworks) * (1 + len(networks.NETWORKS))
+            total = (
+                len(plan.sizes) + len(frameworks) * (1 + len(networks.NETWORKS)) + len(conversion.NETWORKS)
+            )
             bar = progress.add_task("", total=total)
 
             def tick(what: str) -> None:
@@ -99,6 +101,7 @@ def run(
             results["sizes"] = measured(_sizes(frameworks, plan, device, tick))
             results["memory"] = measured(_memory(frameworks, plan, device, tick))
             results["networks"] = measured(_networks(frameworks, plan, device, tick))
+            results["conversion"] = measured(_conversion(frameworks, plan, device, tick))
         results["exponents"] = _exponents(results["sizes"])
     finally:
         torch.set_num_threads(before)
@@ -198,6 +201,34 @@ def _networks(frameworks: list[str], plan: Plan, device: torch.device, tick: Any
                     for name, values in times.items()
                 ],
             }
+
+
+def _conversion(
+    frameworks: list[str], plan: Plan, device: torch.device, tick: Any
+) -> Iterator[dict[str, Any]]:
+    for kind in conversion.NETWORKS:
+        tick(f"converted network, {kind}")
+        times = interleaved(
+            conversion.runs(kind, frameworks, device),
+            seconds=plan.seconds,
+            repeats=plan.repeats,
+            device=device,
+        )
+        native = times.get(conversion.NATIVE)
+        yield {
+            "network": kind,
+            "steps": conversion.STEPS,
+            "batch": conversion.BATCH,
+            "cases": [
+                {
+                    "name": name,
+                    "run": _summary(values),
+                    "images a second": conversion.BATCH / median(values),
+                    "times native": median(native) / median(values) if native else None,
+                }
+                for name, values in times.items()
+            ],
+        }
 
 
 def _exponents(sizes: list[dict[str, Any]], least: int = 2**18) -> list[dict[str, Any]]:

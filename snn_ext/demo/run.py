@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from . import conversion
 from .networks import ARMS, Network
 from .picture import draw
-from .tasks import SACCADES, TASKS, Outcome, Task, train
+from .tasks import DIGITS, SACCADES, TASKS, Outcome, Task, train
 
 TITLES = {"snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
 ROWS = {
@@ -68,6 +70,8 @@ def run(frameworks: list[str], *, seeds: int, quick: bool, output: str) -> Outco
         console.print(_scores(task, frameworks, outcomes))
     if seeds > 1:
         console.print(_differences(frameworks, outcomes, seeds))
+    for part in _conversion(frameworks, outcomes):
+        console.print(part, highlight=False)
     if quick:
         console.print(
             "--quick trains for 2 epochs: the scores above mean nothing;\nrun without it to see them."
@@ -105,6 +109,31 @@ def _scores(task: Task, frameworks: list[str], outcomes: Outcomes) -> Table:
             )
         table.add_section()
     return table
+
+
+def _conversion(frameworks: list[str], outcomes: Outcomes) -> Iterator[Table | str]:
+    """Yield what becomes of the ReLU network of the digits as a spiking one."""
+    table = Table(
+        title="conversion: the digits' ReLU network as a spiking one, Poisson-coded images, accuracy %",
+        title_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+    )
+    table.add_column("framework")
+    for column in ("ReLU", *(f"T = {step}" for step in conversion.STEPS)):
+        table.add_column(column, justify="right")
+    reports = []
+    for framework in frameworks:
+        results = outcomes[DIGITS.name, framework, "ReLU"]
+        found = [
+            conversion.convert(framework, result.network.net, seed) for seed, result in enumerate(results)
+        ]
+        reports.append(found[0][1])
+        curves = zip(*(accuracies for accuracies, _ in found), strict=True)
+        cells = [_spread(list(values), 1) for values in ([r.score for r in results], *curves)]
+        table.add_row(TITLES[framework], *cells)
+    yield table
+    yield f"{reports[0]}\n"
 
 
 def _differences(frameworks: list[str], outcomes: Outcomes, seeds: int) -> Table:

@@ -149,11 +149,11 @@ def test_a_control_keeps_the_mean_and_takes_away_the_differences(rule):
     for name, ours in layers[False].items():
         theirs = layers[True][name]
         scale = conversion.activations[name].percentile(0.999, False)
-        for one, other, of in (
-            (ours.offset, theirs.offset, lambda v: v),
-            (ours.unit, theirs.unit, (lambda v: v / scale) if rule == "threshold" else (lambda v: scale / v)),
-        ):
-            torch.testing.assert_close(of(one).mean(), of(other).mean())
+        thresholds = (ours.unit / scale, theirs.unit / scale)
+        gains = (scale / ours.unit, scale / theirs.unit)
+        pairs = ((ours.offset, theirs.offset), thresholds if rule == "threshold" else gains)
+        for one, other in pairs:
+            torch.testing.assert_close(one.mean(), other.mean())
             torch.testing.assert_close(other, other.mean().expand_as(other))
 
 
@@ -291,5 +291,7 @@ def test_the_initial_potential_follows_the_reset_and_the_leak():
 def test_a_conversion_is_the_same_every_time():
     net, images = trained(sequential)
     first, second = (prepare(net, images.split(16), Options(progress=False)) for _ in range(2))
-    for (name, one), (_, other) in itertools.zip_longest(first.state_dict().items(), second.state_dict().items()):
+    for (name, one), (_, other) in itertools.zip_longest(
+        first.state_dict().items(), second.state_dict().items()
+    ):
         assert torch.equal(one, other), name

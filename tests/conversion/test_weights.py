@@ -68,7 +68,9 @@ def test_equalize_leaves_the_relu_network_as_it_is(strength, seed):
         y = nn.functional.conv2d(y, b).relu().flatten(1)
         return (y @ c.T).relu() @ d.T
 
-    torch.testing.assert_close(run(new.weights), run([layer.weight for layer in layers]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        run(new.weights), run([layer.weight for layer in layers]), rtol=1e-9, atol=1e-9
+    )
     assert all((threshold == 1).all() for threshold in new.thresholds)
     assert not any(offset.any() for offset in new.offsets)
 

@@ -1,0 +1,39 @@
+"""The course of ``snn-ext reproduce``: run what is missing, print the tables, write figures and picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from . import conversion, report
+from .networks import KINDS
+
+
+def run(data: str, folder: Path, *, seeds: int, output: str) -> dict[str, Any]:
+    """Run the conversion study and return its results."""
+    console = Console()
+    console.print(
+        f"snn-ext reproduce conversion: {len(KINDS)} networks, {seeds} seeds; what is done is kept in "
+        f"{folder.resolve()}, and an interrupted run goes on from there",
+        soft_wrap=True,
+    )
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
+    ) as progress:
+        bar = progress.add_task("", total=None)
+
+        def tick(kind: str, seed: int, what: str) -> None:
+            progress.update(bar, description=f"{KINDS[kind].title}, seed {seed}: {what}")
+
+        results = conversion.run(data, folder, seeds=range(seeds), tick=tick)
+    for kind in results["networks"]:
+        console.print(f"\n{report.table(results, kind)}", highlight=False, soft_wrap=True)
+    figures, picture = (Path(f"{output}{ending}").resolve() for ending in (".json", ".png"))
+    figures.write_text(json.dumps(results, indent=1) + "\n")
+    report.draw(results, picture)
+    console.print(f"\nfigures: {figures}\npicture: {picture}", soft_wrap=True)
+    return results
