@@ -208,8 +208,8 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 def _reproduce(arguments: argparse.Namespace) -> int:
     missing = [name for name in ("matplotlib", "rich") if importlib.util.find_spec(name) is None]
-    if importlib.util.find_spec("torchvision") is None and not Path(arguments.data).is_dir():
-        missing.append("torchvision")
+    if not all((Path(arguments.data) / f"{name}.npz").exists() for name in ("mnist", "cifar10")):
+        missing += [name for name in ("torchvision",) if importlib.util.find_spec(name) is None]
     problem = ""
     if missing:
         problem = (

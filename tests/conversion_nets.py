@@ -112,8 +112,24 @@ def weight_normed():
     return nn.Sequential(nn.Flatten(), linear, nn.ReLU(), nn.Linear(8, 5))
 
 
+class Readers(nn.Module):
+    """A ReLU on the input, one behind Flatten, a layer that is added to itself, and a ReLU at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 6, 3, padding=1, stride=2, dilation=1), nn.BatchNorm2d(6)
+        self.pool = nn.AvgPool2d(3, 2, padding=1, ceil_mode=True)
+        self.fc1, self.fc2 = nn.Linear(6 * 5 * 5, 8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        h = self.conv(torch.relu(x))
+        h = torch.relu(torch.flatten(self.pool(self.norm(h) + h), 1))
+        h = self.fc1(h)
+        return torch.relu(self.fc2(torch.relu(h + h)))
+
+
 SHAPES = {one_dimensional: (3, 24), weight_normed: (3, 2, 2)}
-NETS = (sequential, ResNet, Functional, Pooled, one_dimensional, weight_normed)
+NETS = (sequential, ResNet, Functional, Pooled, Readers, one_dimensional, weight_normed)
 
 
 def trained(build, samples=32, dtype=torch.float32):

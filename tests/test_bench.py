@@ -19,7 +19,7 @@ pytest.importorskip("matplotlib")
 from rich.console import Console
 
 from snn_ext import cli
-from snn_ext.bench import memory, networks, report, run, timing
+from snn_ext.bench import conversion, memory, networks, report, run, timing
 from snn_ext.bench.cases import cases, copies, forced, step
 from snn_ext.ops import dispatch
 
@@ -36,6 +36,9 @@ def small_networks(monkeypatch):
         networks, "NETWORKS", {"small": networks.Network((4,), lambda: [nn.Linear(4, 3), nn.Linear(3, 10)])}
     )
     monkeypatch.setattr(networks, "BATCH", 2)
+    small = lambda: nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 10))  # noqa: E731
+    monkeypatch.setattr(conversion, "NETWORKS", {"small": (small, (4,))})
+    monkeypatch.setattr(conversion, "STEPS", 3)
 
 
 @pytest.mark.skipif(not HAVE, reason="needs a framework")
@@ -64,6 +67,15 @@ def test_everything_is_measured_written_and_drawn(tmp_path, monkeypatch):
                 assert times["repeats"] >= TINY.repeats
     assert [result["framework"] for result in results["memory"]] == HAVE
     assert [result["framework"] for result in results["networks"]] == HAVE
+    (converted,) = results["conversion"]
+    names = [entry["name"] for entry in converted["cases"]]
+    assert len(set(names)) == len(names) == 3 * ("spikingjelly" in HAVE) + 2 * ("snntorch" in HAVE)
+    for entry in converted["cases"]:
+        assert entry["images a second"] == pytest.approx(conversion.BATCH / entry["run"]["median"])
+        if "spikingjelly" in HAVE:
+            native = converted["cases"][0]
+            assert native["name"] == conversion.NATIVE
+            assert entry["times native"] == pytest.approx(native["run"]["median"] / entry["run"]["median"])
     for result in results["networks"]:
         assert {entry["name"]: entry["relu"] for entry in result["cases"]}["ReLU"] == 1
         assert len(result["cases"]) >= 5
@@ -92,7 +104,7 @@ def test_what_is_left_out_is_said_and_each_is_compared_with_its_like(capsys):
             entry(report.FLOOR, "", "", 0.5),
         ],
     }
-    results = {"sizes": [size], "memory": [], "networks": [], "exponents": []}
+    results = {"sizes": [size], "memory": [], "networks": [], "conversion": [], "exponents": []}
     console = Console(width=150)
     for table in report.tables(results, ((4, 64),)):
         console.print(table)

@@ -85,6 +85,8 @@ def test_demo_trains_every_arm_and_draws(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "difference to LIF + LIF over 2 paired seeds" in out
     assert out.count("/2)") == len(HAVE) * len(tasks) * (len(arms) - 1)
+    assert "conversion: the digits' ReLU network as a spiking one" in out
+    assert out.count("a spike is worth") == 1
     assert "--quick trains for 2 epochs" in out
     assert max(map(len, out.splitlines())) <= 100
 

@@ -173,8 +173,13 @@ def test_copies_and_pickles_work_alike(world, options, duplicate):
     world.reset(spiking)
     twin = duplicate(spiking)
     torch.testing.assert_close(world.ext.multi_step(twin, x_seq), expected)
+    reset = world.ext.reset if world.name == "snntorch" else world.reset
+    reset(twin)
+    torch.testing.assert_close(world.ext.multi_step(twin, x_seq), expected)
+    if world.name == "spikingjelly" or not options:  # snnTorch's utility does not reach copies of snn.Leaky
+        world.reset(twin)
+        torch.testing.assert_close(world.ext.multi_step(twin, x_seq), expected)
     report = world.ext.conversion_report
-    world.reset(twin)
     assert report(twin, images[:4]) == report(spiking, images[:4])
 
 
@@ -204,6 +209,18 @@ def test_the_network_is_never_touched(world, build):
 class Branch(nn.Module):
     def forward(self, x):
         return torch.relu(x) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize("options", OPTIONS[:2], ids=str)
+def test_native_and_fast_runs_may_alternate(world, options):
+    net, images = trained(ResNet)
+    x_seq = coded(images)
+    spiking = world.convert(net, images.split(16), **options)
+    whole = world.native(spiking, x_seq)
+    world.reset(spiking)
+    runs = (world.native, world.ext.multi_step, world.native, world.ext.multi_step)
+    parts = [run(spiking, part) for run, part in zip(runs, x_seq.split(5), strict=True)]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-5)
 
 
 def test_accuracy_by_step_is_that_of_native_steps(world):
@@ -251,10 +268,16 @@ def test_sequences_and_networks_from_elsewhere_are_refused(world):
     with pytest.raises(TypeError, match="net must come from"):
         world.ext.conversion_report(net, images)
     spiking = world.convert(net, images.split(16))
-    with pytest.raises(ValueError, match=r"x_seq must be .*T of at least 1, got shape \(0, 4, 3, 16, 16\)"):
+    with pytest.raises(
+        ValueError, match=r"x_seq must be .*T and N of at least 1, got shape \(0, 4, 3, 16, 16\)"
+    ):
         world.ext.multi_step(spiking, coded(images)[:0])
     with pytest.raises(ValueError, match=r"images has a value of 2, outside \[0, 1\]"):
         world.ext.conversion_report(spiking, images * 0 + 2)
+    with pytest.raises(ValueError, match="number of steps is 0"):
+        world.ext.conversion_report(spiking, images, 0)
+    with pytest.raises(ValueError, match="images is empty"):
+        world.ext.conversion_report(spiking, images[:0])
     with pytest.raises(ValueError, match="percentile=99.9"):
         world.convert(net, images.split(16), percentile=99.9)
 
@@ -342,7 +365,9 @@ class TestSpikingJelly:
             single = torch.stack([spiking(x) for x in x_seq])
         torch.testing.assert_close(single, many, rtol=0, atol=1e-5)
 
-    @pytest.mark.parametrize("name", ["LIFBNode", "SoftResetMPRNode", "ParametricLIFNode", "IFNode"])
+    @pytest.mark.parametrize(
+        "name", ["LIFBNode", "SoftResetMPRNode", "ParametricLIFNode", "LIFNode", "IFNode"]
+    )
     def test_takes_neurons_of_another_kind(self, name):
         from spikingjelly.activation_based import neuron
 
@@ -350,11 +375,14 @@ class TestSpikingJelly:
             "LIFBNode": lambda: self.world.ext.LIFBNode(math.inf, False, 1.0, None, burst_intensity=2.0),
             "SoftResetMPRNode": lambda: self.world.ext.SoftResetMPRNode(math.inf, False, 1.0, None),
             "ParametricLIFNode": lambda: neuron.ParametricLIFNode(4.0, False, 1.0, None),
-            "IFNode": lambda: neuron.IFNode(1.0, None),
+            "LIFNode": lambda: neuron.LIFNode(2.0, True, 1.0, None),
+            "IFNode": lambda: neuron.IFNode(1.0, 0.25),
         }[name]
         net, images = trained(sequential)
         x_seq = coded(images)
-        spiking = self.world.convert(net, images.split(16), neuron_factory=make)
+        spiking = self.world.convert(
+            net, images.split(16), neuron_factory=make, initial=0.0 if name == "IFNode" else 0.5
+        )
         assert sum(type(layer).__name__ == name for layer in spiking.children()) == 3
         native = self.world.native(spiking, x_seq)
         self.world.reset(spiking)
@@ -396,6 +424,22 @@ class TestSpikingJelly:
             self.world.convert(net, images.split(16), neuron_factory=3)
         with pytest.raises(ValueError, match="tau=1.0 must be a number above 1"):
             self.world.ext.L4Recipe(images.split(16), tau=1.0)
+        with pytest.raises(
+            ValueError, match="neuron_factory makes neurons with a tau and a reset of their own"
+        ):
+            self.world.convert(net, images.split(16), neuron_factory=neuron.IFNode, decay=0.5)
+        with pytest.raises(ValueError, match="IFNode with v_reset=0.0, which forgets where it started"):
+            self.world.convert(net, images.split(16), neuron_factory=lambda: neuron.IFNode(1.0))
+        one = neuron.IFNode(1.0, None)
+        with pytest.raises(ValueError, match="returned the same neuron twice"):
+            self.world.convert(net, images.split(16), neuron_factory=lambda: one)
+
+    def test_a_batch_of_another_size_needs_a_reset(self):
+        net, images = trained(sequential)
+        spiking = self.world.convert(net, images.split(16))
+        self.world.ext.multi_step(spiking, coded(images))
+        with pytest.raises(ValueError, match=r"IFNode holds a potential of shape .*reset_net"):
+            self.world.ext.multi_step(spiking, coded(images)[:, :2])
 
     def test_the_converter_takes_recipes_only(self):
         with pytest.raises(TypeError, match="recipe"):

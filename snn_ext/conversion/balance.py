@@ -34,7 +34,7 @@ class Activations:
         self.largest = torch.maximum(self.largest, values.amax(1))
         self.total += values.sum(1, dtype=torch.float64)
         self.count += values.shape[1]
-        index = (values.log2().sub_(LOWEST).mul_(OCTAVE)).clamp_(-1, bins - 1).long()
+        index = (values.log2().sub_(LOWEST).mul_(OCTAVE)).clamp_(0, bins - 1).long()
         index += torch.arange(channels).unsqueeze(1) * bins
         self.histogram += torch.bincount(index[values > 0], minlength=channels * bins).view(channels, bins)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from .simulate import check_coding, check_images, poisson
 from .spiking import Converted, Neurons, Spiking, assemble, input_norms
 
 RESETS = ("subtract", "zero")
+SAMPLE = 64
+"""Images on which offsets are fitted, drawn from all calibration batches."""
 MOST = 2**27
 """Elements that one layer's sequence may have while offsets are fitted: 512 MiB in float32."""
 
@@ -39,7 +41,8 @@ class Options:
         experiments: what a rule does beyond its control is owed to the L4 norm.
     fit_offsets : bool, default True
         Add to the input of every channel, at each step, what makes its mean firing rate that of the ANN's
-        activations on calibration data.  Not with ``rule="bias"``, which is another choice of the same
+        activations, on 64 images drawn from the calibration data.  Channels that are silent there have none.
+        Not with ``rule="bias"``, which is another choice of the same
         offsets.
     percentile : float in (0, 1], default 0.999
         A threshold is this percentile of the activations on calibration data, as a fraction.
@@ -52,10 +55,11 @@ class Options:
         What a spike does to the potential.  Reset to zero loses what exceeds the threshold.
     decay : float in (0, 1], default 1.0
         What is kept of the potential per step; below 1 the neurons leak, and rates are lower than
-        activations.
+        activations. (With a leak the frameworks subtract differently: SpikingJelly before the decay, snnTorch
+        after it.)
     coding : {"poisson", "direct"}, default "poisson"
-        How images will be shown, which is how offsets are fitted: as random spikes, which needs images in [0,
-        1], or as they are at every step.
+        How images will be shown, which is how offsets are fitted: as random spikes, at most one a step
+        (Bernoulli trains, which the frameworks call Poisson; images in [0, 1]), or as they are at every step.
     steps : int, default 16
         For how many steps offsets are fitted: about as many as the network will run.
     seed : int, default 0
@@ -119,11 +123,22 @@ class Options:
                 "started; use initial=0"
             )
         check_coding(self.coding)
+        for name in ("control", "fit_offsets", "per_channel", "progress"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}={getattr(self, name)!r} must be True or False")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise TypeError(f"seed={self.seed!r} must be a whole number")
+        if self.control and self.rule == "none":
+            raise ValueError(
+                "control=True needs a rule to be the control of; use another rule, or control=False"
+            )
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise ValueError(f"steps={self.steps!r} must be a whole number of at least 1")
 
 
-def prepare(ann: nn.Module, calibration: Iterable[Any], options: Options) -> fx.GraphModule:
+def prepare(
+    ann: nn.Module, calibration: Iterable[Any], options: Options, late: bool = False
+) -> fx.GraphModule:
     """Return the spiking network of `ann`, with `Spiking` and `MaxPool` where a face puts its own layers.
 
     Parameters
@@ -134,13 +149,16 @@ def prepare(ann: nn.Module, calibration: Iterable[Any], options: Options) -> fx.
         A batch is a tensor of inputs, or a tuple or list that starts with one.
     options : Options
         How to convert.
+    late : bool, default False
+        Whether neurons subtract as snnTorch's do.
 
     Returns
     -------
     fx.GraphModule
         Every `Spiking` with a `Converted` in its attribute ``converted``.
     """
-    return Conversion(ann, calibration, coding=options.coding, progress=options.progress).network(options)
+    conversion = Conversion(ann, calibration, coding=options.coding, progress=options.progress)
+    return conversion.network(options, late)
 
 
 class Conversion:
@@ -166,20 +184,22 @@ class Conversion:
         if coding == "poisson":
             check_images("calibration", first)
         self.reading = read(ann, first[:8].to(here)).to(device)
-        kept: list[Tensor] = []
+        kept = _Sample(SAMPLE)
 
         def seen() -> Iterator[Tensor]:
             for batch in itertools.chain((first,), batches):
                 if coding == "poisson":
                     check_images("calibration", batch)
-                if sum(map(len, kept)) < 64:
-                    kept.append(batch)
+                kept.add(batch)
                 yield batch
 
-        total = len(calibration) if isinstance(calibration, Sized) else None
+        try:
+            total = len(calibration)  # type: ignore[arg-type]
+        except TypeError:  # a stream has none
+            total = None
         with tqdm(total=total, desc="calibrate", unit="batch", disable=not progress, leave=False) as bar:
             self.activations = balance.calibrate(self.reading, seen(), bar.update)
-        self.images = torch.cat(kept)[:64]
+        self.images = kept.images
         self.norms = input_norms(self.reading)
         self.shapes = {
             str(node.target): tuple(node.meta["shape"][1:])
@@ -187,13 +207,15 @@ class Conversion:
             if str(node.target) in self.activations
         }
 
-    def network(self, options: Options) -> fx.GraphModule:
+    def network(self, options: Options, late: bool = False) -> fx.GraphModule:
         """Return the spiking network that `options` ask for."""
         layers = {name: self._neurons(name, options) for name in self.activations}
         dynamics: dict[str, Any] = {
             "initial": options.initial,
             "decay": options.decay,
             "reset": options.reset,
+            "late": late
+            and options.decay < 1,  # else the same, and so will be the offsets in both frameworks
         }
         net = assemble(self.reading, layers, **dynamics)
         if options.fit_offsets or options.strength == "fit":
@@ -233,7 +255,7 @@ class Conversion:
             by_norm = options.rule == "bias" and not options.control and bool(norm.any())
             shapes[name] = norm / norm.mean() if by_norm else torch.ones_like(norm)
         widest = max(map(math.prod, self.shapes.values()))
-        images = self.images[: max(4, MOST // (widest * options.steps))]
+        images = self.images[: max(1, MOST // (widest * options.steps))]
         if options.coding == "poisson":
             generator = torch.Generator(images.device).manual_seed(options.seed)
             x_seq = poisson(images, options.steps, generator)
@@ -264,6 +286,27 @@ class Conversion:
             spread.item(),
             neurons.offset.mean().item(),
         )
+
+
+class _Sample:
+    """A random sample of all images of all batches, each as likely as any other."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.seen = size, 0
+        self.generator = torch.Generator().manual_seed(0)
+        self.images = torch.empty(0)
+
+    def add(self, batch: Tensor) -> None:
+        room = max(0, self.size - self.seen)
+        if room:
+            self.images = (
+                torch.cat([self.images.to(batch), batch[:room]]) if self.seen else batch[:room].clone()
+            )
+        for number, image in enumerate(batch[room:], self.seen + min(room, len(batch)) + 1):
+            place = int(torch.randint(number, (), generator=self.generator))
+            if place < self.size:
+                self.images[place] = image
+        self.seen += len(batch)
 
 
 def _inputs(calibration: Iterable[Any], device: torch.device | None) -> Iterator[Tensor]:

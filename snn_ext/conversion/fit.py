@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from .graph import Rectifier, per_channel
-from .simulate import CORE, Run, integrate
+from .simulate import CORE, Run, fire_spiking
 from .spiking import Neurons, Spiking
 
 HALVINGS = 10
@@ -60,9 +60,7 @@ def fit_offsets(
 
         def rates(level: Tensor) -> tuple[Tensor, Tensor]:
             shifted = z_seq + per_channel(level * shape, z_seq.dim() - 1)
-            y_seq, _ = integrate(
-                shifted, None, initial=layer.initial, decay=layer.decay, reset=layer.reset, strict=False
-            )
+            y_seq, _ = fire_spiking(layer, shifted, None)
             return y_seq, y_seq.mean((0, 1, *range(3, y_seq.dim())))
 
         target = wanted[name]
@@ -73,7 +71,8 @@ def fit_offsets(
             _, found = rates(middle)
             short = found < target if by_channel else found.mean() < target.mean()
             low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        level = (low + high) / 2
+        silent = (target == 0) | (target == 1)  # no offset can be told from these
+        level = torch.where(silent, 0, (low + high) / 2) if by_channel else (low + high) / 2
         layers[name].offset = level * shape
         tick()
         return rates(level)[0], torch.zeros(())

@@ -111,9 +111,12 @@ def read(ann: nn.Module, batch: Tensor) -> fx.GraphModule:
     """
     try:
         net = copy.deepcopy(ann).eval()
+        for layer in net.modules():
+            layer._forward_hooks.clear()  # of the copy: whoever watches the network is not to see this
     except RuntimeError as error:
         raise RuntimeError(
-            f"{type(ann).__name__} cannot be copied ({error}); convert it outside of training"
+            f"{type(ann).__name__} cannot be copied ({error}); make pruned or normalised weights "
+            "permanent, e.g. by torch.nn.utils.remove_weight_norm"
         ) from error
     try:
         traced = fx.Tracer().trace(net)
@@ -125,7 +128,8 @@ def read(ann: nn.Module, batch: Tensor) -> fx.GraphModule:
     module = fx.GraphModule(net, traced)
     with torch.no_grad():
         try:
-            ShapeProp(module).propagate(batch)
+            expected = net(batch.clone())  # what is done in place must not reach the user's images
+            ShapeProp(module).propagate(batch.clone())
         except Exception as error:
             raise ValueError(
                 f"{type(ann).__name__} does not take a batch of shape {tuple(batch.shape)} of the "
@@ -134,11 +138,13 @@ def read(ann: nn.Module, batch: Tensor) -> fx.GraphModule:
         reading = _Reader(module).graph_module()
         if not any(isinstance(layer, Rectifier) for layer in reading.children()):
             raise ValueError(f"{type(ann).__name__} has no ReLU, so there is nothing to convert to neurons")
-        expected, found = module(batch), reading(batch)
-    if not torch.allclose(expected, found, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+        found = reading(batch)
+    close = max(1e-3, 8 * torch.finfo(expected.dtype).eps)
+    if not torch.allclose(expected, found, rtol=close, atol=close * float(expected.abs().max())):
         raise NotImplementedError(
-            f"{type(ann).__name__} computes something else than its layers do one after another (a hook, or "
-            "an operation in place on a shared tensor?); write it without"
+            f"{type(ann).__name__} computes something else than its layers do one after another (a hook, an "
+            "operation in place on a shared tensor, or dropout that does not ask self.training?); write it "
+            "without"
         )
     return reading
 
@@ -189,12 +195,14 @@ class _Reader:
         elif isinstance(layer, nn.ReLU):
             self._rectify(node, path, layer.inplace)
         elif isinstance(layer, SYNAPSES):
+            self._expect(node, layer)
             self._module(node, path, _fresh(layer))
         elif isinstance(layer, NORMS):
             self._normalise(node, path, layer)
         elif isinstance(layer, (*AVERAGES, *MAXIMA)):
             if getattr(layer, "return_indices", False):
                 self._refuse(node, "max pooling that returns indices")
+            self._expect(node, layer)
             self._module(node, path, copy.deepcopy(layer))
         elif isinstance(layer, nn.Flatten):
             self._flatten(node, path)
@@ -220,9 +228,20 @@ class _Reader:
             options.pop("input", None)
             if options.pop("return_indices", False) or len(node.args) > 1 + len(names):
                 self._refuse(node, "max pooling that returns indices")
-            self._module(node, node.name, kind(**options))
+            pool = kind(**options)
+            self._expect(node, pool)
+            self._module(node, node.name, pool)
         else:
             self._refuse(node, getattr(target, "__name__", str(target)))
+
+    def _expect(self, node: fx.Node, layer: nn.Module) -> None:
+        """Refuse a layer whose input has other dimensions than samples, channels and space."""
+        dims = 2 if isinstance(layer, nn.Linear) else 3 if "1d" in type(layer).__name__ else 4
+        shape = tuple(self._input(node).meta["shape"])
+        if len(shape) != dims:
+            self._refuse(
+                node, f"{type(layer).__name__} on an input of shape {shape}, not of {dims} dimensions,"
+            )
 
     def _rectify(self, node: fx.Node, path: str, inplace: bool) -> None:
         before = self._input(node)
@@ -256,7 +275,8 @@ class _Reader:
         source: Any = node.args[0] if node.args else next(iter(node.kwargs.values()))
         before = self._input(node)
         layer = getattr(self.root, str(before.target), None) if before.op == "call_module" else None
-        if isinstance(layer, SYNAPSES) and len(source.users) == 1 and not before.users:
+        alone = sum(node is before for node in self.known.values()) == len(source.users) == 1
+        if isinstance(layer, SYNAPSES) and alone and not before.users:
             fuse: Any = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
             if isinstance(layer, nn.Linear) and len(before.meta["shape"]) != 2:
                 self._refuse(node, "BatchNorm1d over anything but features")

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, fx
 
-from .simulate import Fire, Run, at_once, check_coding, parts
+from .simulate import Fire, Run, at_once, check_coding, check_steps, parts
 from .spiking import Converted, converted
 
 SATURATED = 0.95
@@ -72,6 +72,8 @@ def measure(
 ) -> Report:
     """Run `net` on `images` and return its report."""
     check_coding(coding)
+    check_steps(steps)
+    images = images.to(next((p.device for p in net.parameters()), images.device))
     known = converted(net)
     counts: dict[str, Tensor] = {}
 

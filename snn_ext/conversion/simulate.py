@@ -24,8 +24,8 @@ from .spiking import MaxPool, Spiking, converted
 Fire = Callable[[Any, Tensor, Any], tuple[Tensor, Any]]
 """Runs a layer with a memory: (layer, input of shape (T, N, ...), its state or None) to (output, state)."""
 
-LARGEST = 2**25
-"""Elements that one layer's sequence may have: 128 MiB in float32."""
+LARGEST = 2**22
+"""Elements that a layer's sequence may have: 16 MiB in float32, for caches (128 MiB take twice as long)."""
 
 CODINGS = ("poisson", "direct")
 _STRICT, _SOFT = ATan(strict=True), ATan()
@@ -87,19 +87,12 @@ class Run:
 
 
 def integrate(
-    x_seq: Tensor,
-    v: Tensor | None,
-    *,
-    initial: float,
-    decay: float,
-    reset: str,
-    late: bool = False,
-    strict: bool,
+    x_seq: Tensor, v: Tensor | None, *, initial: float, decay: float, reset: str, late: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Run integrate-and-fire neurons of threshold 1 through the fused operator.
 
-    `late` subtracts at the next step and gives potentials before the reset, as snnTorch does; `strict` fires
-    above the threshold only.
+    With `late`, as snnTorch does it: fire above the threshold only, subtract at the next step, and give
+    potentials before the reset.
     """
     if v is None and initial:
         v = x_seq.new_full(x_seq.shape[1:], initial)
@@ -109,7 +102,7 @@ def integrate(
         x_seq,
         v,
         {"decay": decay, "gain": 1.0, "threshold": 1.0, "burst_threshold": 2.0, "burst_intensity": 1.0},
-        surrogate=_STRICT if strict else _SOFT,
+        surrogate=_STRICT if late else _SOFT,
         reset_delay=late,
     )
     return y_seq, v
@@ -117,7 +110,7 @@ def integrate(
 
 def fire_spiking(layer: Spiking, x_seq: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
     """Run `Spiking` neurons."""
-    return integrate(x_seq, v, initial=layer.initial, decay=layer.decay, reset=layer.reset, strict=False)
+    return integrate(x_seq, v, initial=layer.initial, decay=layer.decay, reset=layer.reset, late=layer.late)
 
 
 def fire_max_pool(layer: Any, x_seq: Tensor, count: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -155,7 +148,8 @@ def check_images(name: str, images: Tensor) -> None:
         wrong = low if not low >= 0 else high
         raise ValueError(
             f"{name} has a value of {wrong:g}, outside [0, 1], which is no probability of a spike; scale "
-            "the images to [0, 1] (and put their normalisation into the network), or use coding='direct'"
+            "the images to [0, 1] (a normalisation can be a BatchNorm2d in the network), or use "
+            "coding='direct'"
         )
 
 
@@ -165,15 +159,10 @@ def check_coding(coding: str) -> None:
         raise ValueError(f"coding={coding!r} is not known; use 'poisson' or 'direct'")
 
 
-def check_sequence(x_seq: Tensor) -> None:
-    """Raise unless `x_seq` is a sequence of at least one step."""
-    if not isinstance(x_seq, Tensor) or x_seq.dim() < 3 or len(x_seq) == 0:
-        found = f"shape {tuple(x_seq.shape)}" if isinstance(x_seq, Tensor) else type(x_seq).__name__
-        raise ValueError(f"x_seq must be a tensor of shape (T, N, ...) with T of at least 1, got {found}")
-
-
 def parts(images: Tensor, steps: int, coding: str, largest: int, generator: Any = None) -> Iterator[Tensor]:
     """Yield `steps` steps of coded `images` in parts of at most `largest` steps."""
+    if len(images) == 0:
+        raise ValueError("images is empty; give at least one image")
     if coding == "poisson":
         check_images("images", images)
     for start in range(0, steps, largest):
@@ -184,12 +173,54 @@ def parts(images: Tensor, steps: int, coding: str, largest: int, generator: Any 
 
 
 def at_once(net: fx.GraphModule, samples: int) -> int:
-    """Return how many steps of a batch of `samples` may run at once."""
+    """Return how many steps of a batch of `samples` may run at once, told from the layers of neurons."""
     widest = max(math.prod(layer.shape) for layer in converted(net).values())
-    return max(1, LARGEST // (widest * samples))
+    return max(1, LARGEST // max(1, widest * samples))
+
+
+def multi_step(net: fx.GraphModule, fire: dict[type, Fire], x_seq: Tensor) -> Tensor:
+    """Return what `net` gives at every step of `x_seq`, shape (T, N, ...), run in parts that caches hold."""
+    if not isinstance(x_seq, Tensor) or x_seq.dim() < 3 or x_seq.shape[0] == 0 or x_seq.shape[1] == 0:
+        found = f"shape {tuple(x_seq.shape)}" if isinstance(x_seq, Tensor) else type(x_seq).__name__
+        raise ValueError(
+            f"x_seq must be a tensor of shape (T, N, ...) with T and N of at least 1, got {found}"
+        )
+    run = Run(net, fire)
+    return torch.cat([run(part) for part in x_seq.split(at_once(net, x_seq.shape[1]))])
 
 
 def accuracy_curve(
+    net: fx.GraphModule,
+    fire: dict[type, Fire],
+    reset: Callable[[], None],
+    loader: Iterable[tuple[Tensor, Tensor]],
+    steps: int,
+    *,
+    coding: str = "poisson",
+    seed: int = 0,
+    progress: bool = False,
+) -> Tensor:
+    """Return the fraction of right predictions of `net` after each step; `reset` runs before every batch."""
+
+    def fresh() -> Run:
+        reset()
+        return Run(net, fire)
+
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    try:
+        return curve(
+            fresh,
+            ((images.to(device), labels.to(device)) for images, labels in tqdm(loader, **_bar(progress))),
+            steps,
+            coding=coding,
+            seed=seed,
+            largest=lambda samples: at_once(net, samples),
+        )
+    finally:
+        reset()
+
+
+def curve(
     run: Callable[[], Callable[[Tensor], Tensor]],
     loader: Iterable[tuple[Tensor, Tensor]],
     steps: int,
@@ -197,7 +228,6 @@ def accuracy_curve(
     coding: str = "poisson",
     seed: int = 0,
     largest: Callable[[int], int] = lambda samples: 8,
-    progress: bool = False,
 ) -> Tensor:
     """Return the fraction of right predictions after each step, from one run; shape (steps,).
 
@@ -205,10 +235,9 @@ def accuracy_curve(
     gives the steps of a part for a number of samples.
     """
     check_coding(coding)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"the number of steps is {steps!r}; it must be a whole number of at least 1")
+    check_steps(steps)
     right, seen, generator = torch.zeros(steps), 0, None
-    for images, labels in tqdm(loader, desc="simulate", unit="batch", disable=not progress, leave=False):
+    for images, labels in loader:
         generator = generator or torch.Generator(images.device).manual_seed(seed)
         forward, total, start = run(), None, 0
         for x_seq in parts(images, steps, coding, largest(len(images)), generator):
@@ -223,4 +252,14 @@ def accuracy_curve(
     return right / seen
 
 
-__all__ = ["CORE", "Run", "accuracy_curve", "integrate", "poisson"]
+def check_steps(steps: int) -> None:
+    """Raise unless `steps` is a number of steps."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"the number of steps is {steps!r}; it must be a whole number of at least 1")
+
+
+def _bar(progress: bool) -> dict[str, Any]:
+    return {"desc": "simulate", "unit": "batch", "disable": not progress, "leave": False}
+
+
+__all__ = ["CORE", "Run", "accuracy_curve", "curve", "integrate", "multi_step", "poisson"]

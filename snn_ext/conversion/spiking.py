@@ -24,6 +24,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -74,13 +75,15 @@ class Spiking(nn.Module):
         What is kept of the potential per step.
     reset : {"subtract", "zero"}
         What a spike does to it.
+    late : bool
+        As in snnTorch: subtract at the next step, after the decay, and fire above the threshold only.
     """
 
     converted: Converted
 
-    def __init__(self, path: str, initial: float, decay: float, reset: str) -> None:
+    def __init__(self, path: str, initial: float, decay: float, reset: str, late: bool = False) -> None:
         super().__init__()
-        self.path, self.initial, self.decay, self.reset = path, initial, decay, reset
+        self.path, self.initial, self.decay, self.reset, self.late = path, initial, decay, reset, late
 
     def extra_repr(self) -> str:
         return f"{self.path}, initial={self.initial:g}, decay={self.decay:g}, reset={self.reset!r}"
@@ -100,13 +103,19 @@ class MaxPool(nn.Module):
 
 
 def assemble(
-    reading: fx.GraphModule, layers: dict[str, Neurons], *, initial: float, decay: float, reset: str
+    reading: fx.GraphModule,
+    layers: dict[str, Neurons],
+    *,
+    initial: float,
+    decay: float,
+    reset: str,
+    late: bool = False,
 ) -> fx.GraphModule:
     """Return the spiking network of `reading`, with `layers` by the name of their `Rectifier`."""
     net = _Assembly(reading, layers).graph_module()
     for name, layer in list(net.named_children()):
         if isinstance(layer, Rectifier):
-            setattr(net, name, Spiking(layer.path, initial, decay, reset))
+            setattr(net, name, Spiking(layer.path, initial, decay, reset, late))
         elif isinstance(layer, MAXIMA):
             setattr(net, name, MaxPool(layer))
     return net
@@ -212,13 +221,14 @@ class _Assembly:
                 for term in place.args
                 if isinstance(term, fx.Node)
                 and len(term.users) == 1
+                and place.args.count(term) == 1
                 and not isinstance(self._layer(term), Rectifier)
             ]
             if not choices:
                 break
             place = choices[0]
         layer = self._layer(place)
-        if isinstance(layer, SYNAPSES) and len(place.users) == 1 and place.args.count(place) == 0:
+        if isinstance(layer, SYNAPSES) and len(place.users) == 1:
             outputs = layer.weight.shape[0]
             bias = layer.weight.new_zeros(outputs) if layer.bias is None else layer.bias.detach()
             layer.bias = nn.Parameter(bias + offset, requires_grad=False)
@@ -259,6 +269,7 @@ def input_norms(reading: fx.GraphModule) -> dict[str, Tensor]:
     from .weights import l4_norm
 
     modules = dict(reading.named_children())
+    like = next(reading.parameters(), torch.zeros(()))
 
     def fourth_power(node: fx.Node) -> Tensor | None:
         if node.op == "call_function" and node.target is operator.add:
@@ -266,9 +277,13 @@ def input_norms(reading: fx.GraphModule) -> dict[str, Tensor]:
             return torch.stack(parts).sum(0) if parts else None
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, SYNAPSES):
-            return l4_norm(layer.weight) ** 4
+            return l4_norm(layer.weight).double() ** 4
         if isinstance(layer, (*AVERAGES, *MAXIMA)):
             return fourth_power(node.args[0])  # type: ignore[arg-type]
+        if isinstance(layer, nn.Flatten):
+            source: Any = node.args[0]
+            part = fourth_power(source)
+            return None if part is None else part.repeat_interleave(source.meta["shape"][2:].numel())
         if isinstance(layer, Affine):
             part = fourth_power(node.args[0])  # type: ignore[arg-type]
             return None if part is None else part * layer.factor**4
@@ -278,7 +293,9 @@ def input_norms(reading: fx.GraphModule) -> dict[str, Tensor]:
     for node in reading.graph.nodes:
         if node.op == "call_module" and isinstance(modules[str(node.target)], Rectifier):
             power = fourth_power(node.args[0])
-            found[str(node.target)] = torch.zeros(node.meta["shape"][1]) if power is None else power**0.25
+            found[str(node.target)] = (
+                like.new_zeros(node.meta["shape"][1]) if power is None else (power**0.25).to(like)
+            )
     return found
 
 

@@ -23,6 +23,8 @@ over its layer, and strength :math:`c`:
 ``threshold``  threshold times :math:`1 + c\,n_j`: noisy neurons need more
 ``bias``       :math:`c\,n_j` subtracted from the input of every step; a negative strength adds
 =============  ====================================================================================
+
+The factors of ``scale`` and ``equalize`` are kept between 1/4 and 4.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ from torch import Tensor
 
 from .. import checks
 
+LIMIT = 4.0
+"""By how much a row is scaled at most: training with weight decay leaves channels of next to no weights."""
 RULES = ("none", "scale", "equalize", "threshold", "bias")
 
 
@@ -68,7 +72,9 @@ def l4_norm(weight: Tensor) -> Tensor:
         raise ValueError(
             f"weight of shape {tuple(weight.shape)} has no dimension of inputs; give (outputs, inputs, ...)"
         )
-    return torch.linalg.vector_norm(weight.detach().flatten(1), ord=4, dim=1)
+    rows = weight.detach().flatten(1)
+    largest = rows.abs().amax(1)  # fourth powers of small weights would vanish
+    return largest * torch.linalg.vector_norm(rows / torch.where(largest > 0, largest, 1).unsqueeze(1), 4, 1)
 
 
 def noise_std(weight: Tensor, rate: Tensor, steps: int = 1, *, coding: str = "bernoulli") -> Tensor:
@@ -172,9 +178,10 @@ def l4_adjust(weights: Tensor | Sequence[Tensor], rule: str = "none", strength: 
 
 
 def row_factor(norm: Tensor, strength: float) -> Tensor:
-    """Return (mean / norm) ** strength; 1 where there are no weights."""
+    """Return (mean / norm) ** strength, between 1 / `LIMIT` and `LIMIT`; 1 where there are no weights."""
     mean = norm[norm > 0].mean() if bool((norm > 0).any()) else norm.new_tensor(1.0)
-    return torch.where(norm > 0, mean / torch.where(norm > 0, norm, mean), 1.0) ** strength
+    factor = torch.where(norm > 0, mean / torch.where(norm > 0, norm, mean), 1.0) ** strength
+    return factor.clamp(1 / LIMIT, LIMIT)
 
 
 def threshold_factor(norm: Tensor, strength: float) -> Tensor:

@@ -33,7 +33,7 @@ TUNED_AT = 16
 HELD_OUT = 5000
 """Training images kept back: the first for calibration, the rest for tuning."""
 CALIBRATION = 256
-TESTED = {"mnist": 500, "cifar10": 200}
+TESTED = {"mnist": 500, "cifar10": 128}
 """Test images a seed."""
 PERCENTILES = (0.9, 0.95, 0.98, 0.99, 0.995)
 STRENGTHS = {
@@ -145,11 +145,15 @@ class Case:
         self.ann = self._trained(kind, training, folder, tick)
         number = TESTED[self.kind.data]
         start = seed * number
+        if start + number > len(test.labels):
+            raise ValueError(
+                f"seed={seed}: {KINDS[kind].data} has test images for {len(test.labels) // number} seeds"
+            )
         self.test = Images(test.images[start : start + number], test.labels[start : start + number])
         self.validation = Images(held.images[-number:], held.labels[-number:])
         self.calibration = list(held.images[:CALIBRATION].split(64))
         self.conversion = Conversion(self.ann, self.calibration, progress=False)
-        self.whole = accuracy(self.ann, test)
+        self.whole = test
 
     def _trained(self, kind: str, training: Images, folder: Path, tick: Callable[[str], None]) -> nn.Module:
         torch.manual_seed(self.seed)
@@ -170,7 +174,8 @@ class Case:
             augment=self.kind.augment,
             tick=lambda: tick(f"training, {100 * next(done) // batches} %"),
         )
-        torch.save(net.state_dict(), file)
+        torch.save(net.state_dict(), file.with_suffix(".part"))
+        file.with_suffix(".part").replace(file)
         return net
 
     def curve(
@@ -186,12 +191,7 @@ class Case:
         fire = {**simulate.CORE, Spiking: _fire_bursts} if bursts else simulate.CORE
         return _percent(
             simulate.accuracy_curve(
-                lambda: simulate.Run(net, fire),
-                _batches(images),
-                steps,
-                coding=coding,
-                seed=self.seed,
-                largest=lambda samples: simulate.at_once(net, samples),
+                net, fire, lambda: None, _batches(images), steps, coding=coding, seed=self.seed
             )
         )
 
@@ -206,7 +206,7 @@ class Case:
             native.reset_net(net)
             return torch.no_grad()(net)
 
-        return _percent(simulate.accuracy_curve(fresh, _batches(self.test), STEPS[-1], seed=self.seed))
+        return _percent(simulate.curve(fresh, _batches(self.test), STEPS[-1], seed=self.seed))
 
 
 def _fire_bursts(layer: Spiking, x_seq: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -241,43 +241,52 @@ def tune(case: Case, tick: Callable[[str], None]) -> dict[str, dict[str, Any]]:
     return best
 
 
-def measure(case: Case, tuned: dict[str, dict[str, Any]], tick: Callable[[str], None]) -> dict[str, Any]:
-    """Return the accuracy of every arm after each of `STEPS`."""
-    found: dict[str, Any] = {"ann, all test images": case.whole, "ann": accuracy(case.ann, case.test)}
-    curves = {}
+def measure(case: Case, tuned: dict[str, dict[str, Any]], file: Path, tick: Callable[[str], None]) -> None:
+    """Write the accuracy of every arm after each of `STEPS` to `file`, where it is not there already."""
+    outcome = _read(file) or {
+        "ann, all test images": accuracy(case.ann, case.whole),
+        "ann": accuracy(case.ann, case.test),
+        "settings": {},
+        "arms": {},
+    }
     for arm in arms():
-        tick(arm.title)
-        options = {**arm.options, **tuned.get(arm.title, {})}
-        curves[arm.title] = case.curve(options, case.test, STEPS[-1], arm.coding, arm.bursts)
+        settings = _settings(arm, tuned)
+        if outcome["settings"].get(arm.title) != settings:
+            tick(arm.title)
+            options = {**arm.options, **tuned.get(arm.title, {})}
+            curve = case.curve(options, case.test, STEPS[-1], arm.coding, arm.bursts)
+            outcome["arms"][arm.title] = curve
+            outcome["settings"][arm.title] = settings
+            _write(file, outcome)
     for title, convert in native_arms(case.calibration).items():
-        tick(title)
-        curves[title] = case.native_curve(convert)
-    return {**found, "arms": curves}
+        if title not in outcome["arms"]:
+            tick(title)
+            outcome["arms"][title] = case.native_curve(convert)
+            _write(file, outcome)
 
 
 def run(
     data: str | Path,
     folder: Path,
     *,
-    kinds: Iterable[str] = tuple(KINDS),
+    kinds: Iterable[str] | None = None,
     seeds: Iterable[int] = range(5),
     tick: Callable[[str, int, str], None] = lambda kind, seed, what: None,
 ) -> dict[str, Any]:
     """Run what is missing in `folder`, where each seed's outcome is kept, and return all results."""
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {"versions": _versions(), "steps": STEPS, "tested": TESTED, "networks": {}}
-    for kind in kinds:
+    for kind in KINDS if kinds is None else kinds:
         tuning = folder / f"{kind}-tuned.json"
         if not tuning.exists():
             _write(tuning, tune(Case(kind, 0, data, folder, _for(tick, kind, 0)), _for(tick, kind, 0)))
-        tuned = json.loads(tuning.read_text())
+        tuned = _read(tuning)
         outcomes = []
         for seed in seeds:
-            file = folder / f"{kind}-{seed}.json"
-            if not file.exists():
-                tell = _for(tick, kind, seed)
-                _write(file, measure(Case(kind, seed, data, folder, tell), tuned, tell))
-            outcomes.append(json.loads(file.read_text()))
+            file, tell = folder / f"{kind}-{seed}.json", _for(tick, kind, seed)
+            if not _complete(_read(file), tuned):
+                measure(Case(kind, seed, data, folder, tell), tuned, file, tell)
+            outcomes.append(_read(file))
         results["networks"][kind] = {"title": KINDS[kind].title, "tuned": tuned, "seeds": outcomes}
     return results
 
@@ -287,11 +296,31 @@ def _for(tick: Callable[[str, int, str], None], kind: str, seed: int) -> Callabl
 
 
 def _write(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=1) + "\n")
+    """Write all of it or nothing."""
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=1) + "\n")
+    part.replace(file)
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def _settings(arm: Arm, tuned: dict[str, dict[str, Any]]) -> str:
+    """Return all that an arm does, so that what was run with other settings is run again."""
+    return f"{Options(**{**arm.options, **tuned.get(arm.title, {})})}, {arm.coding}, bursts={arm.bursts}"
+
+
+def _complete(outcome: Any, tuned: dict[str, dict[str, Any]]) -> bool:
+    return (
+        outcome is not None
+        and all(outcome["settings"].get(arm.title) == _settings(arm, tuned) for arm in arms())
+        and set(native_arms([])) <= set(outcome["arms"])
+    )
 
 
 def _batches(images: Images) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(images.images.split(50), images.labels.split(50), strict=True))
+    return list(zip(images.images.split(64), images.labels.split(64), strict=True))
 
 
 def _percent(curve: Tensor) -> list[float]:

@@ -21,6 +21,8 @@ def run(data: str, folder: Path, *, seeds: int, output: str) -> dict[str, Any]:
         f"{folder.resolve()}, and an interrupted run goes on from there",
         soft_wrap=True,
     )
+    if not conversion.native_arms([]):
+        console.print("without SpikingJelly 2.0 its own conversions are left out")
     with Progress(
         SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
     ) as progress:

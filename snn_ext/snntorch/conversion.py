@@ -33,8 +33,9 @@ def convert(
     r"""Convert a trained ReLU network into a network of ``snn.Leaky`` neurons.
 
     Every ReLU becomes a layer of neurons that fire at 1 and emit 1; thresholds, weight adjustment and offsets
-    are folded into the weights and biases.  The last layer stays linear: its output at a step is a current,
-    and its sum over steps is the prediction.
+    are folded into the weights and biases (where there are none, as between residual branches, into an
+    `Affine`). What follows the last ReLU stays as it is: its output at a step is a current, and the sum over
+    steps is the prediction.
 
     Parameters
     ----------
@@ -72,7 +73,9 @@ def convert(
 
     Notes
     -----
-    `export_to_nir` takes networks converted with ``reset_mechanism="zero"``, which is the reset that NIR has.
+    `export_to_nir` takes networks converted with ``reset_mechanism="zero"``, which is the reset that NIR has,
+    and refuses others.  Copies of the network are reset by `snn_ext.snntorch.reset`; ``snntorch.utils.reset``
+    does not reach copies of ``snn.Leaky`` itself.
 
     Source: arXiv:2111.09446 for the use of the L4 norm; the rules and the defaults are ours, and
     ``tutorials/04_l4_conversion`` measures them.
@@ -95,7 +98,12 @@ def convert(
     beta = checks.in_range("beta", beta, 0, 1, "it is the fraction of the potential kept per step")  # type: ignore[assignment]
     if reset_mechanism not in RESETS:
         raise ValueError(f"reset_mechanism={reset_mechanism!r} is not known here; use 'subtract' or 'zero'")
-    net = prepare(ann, calibration, Options(decay=beta, reset=reset_mechanism, steps=num_steps, **options))
+    net = prepare(
+        ann,
+        calibration,
+        Options(decay=beta, reset=reset_mechanism, steps=num_steps, **options),
+        late=True,
+    )
     for name, layer in list(net.named_children()):
         if isinstance(layer, Spiking):
             setattr(net, name, _neuron(layer))
@@ -158,7 +166,6 @@ def _fire_leaky(layer: snn.Leaky, x_seq: Tensor, state: Any) -> tuple[Tensor, No
         decay=layer.beta.item(),
         reset="zero" if layer.reset_mechanism == "zero" else "subtract",
         late=True,
-        strict=True,
     )
     return y_seq, None
 
@@ -174,16 +181,15 @@ def multi_step(net: fx.GraphModule, x_seq: Tensor) -> Tensor:
     """Run a network from `convert` over all steps of `x_seq`, shape (T, N, ...), without gradients.
 
     Equal to calling it T times, and much faster: layers without a memory see all steps as one batch, neurons
-    run fused.  Potentials are carried on in the neurons' ``mem``, so a long sequence can be run in parts;
-    `reset` between samples.
+    run fused (forward hooks on ``snn.Leaky`` are not called).  Potentials are carried on in the neurons'
+    ``mem``, so a long sequence can be run in parts; `reset` between samples.
 
     Returns
     -------
     Tensor, shape (T, N, outputs)
     """
     _check(net)
-    simulate.check_sequence(x_seq)
-    return simulate.Run(net, _FIRE)(x_seq)
+    return simulate.multi_step(net, _FIRE, x_seq)
 
 
 def accuracy_curve(
@@ -218,22 +224,9 @@ def accuracy_curve(
     """
     _check(net)
 
-    def fresh() -> Any:
-        reset(net)
-        return simulate.Run(net, _FIRE)
-
-    try:
-        return simulate.accuracy_curve(
-            fresh,
-            loader,
-            num_steps,
-            coding=coding,
-            seed=seed,
-            largest=lambda samples: simulate.at_once(net, samples),
-            progress=progress,
-        )
-    finally:
-        reset(net)
+    return simulate.accuracy_curve(
+        net, _FIRE, lambda: reset(net), loader, num_steps, coding=coding, seed=seed, progress=progress
+    )
 
 
 def conversion_report(
@@ -254,5 +247,9 @@ def conversion_report(
 
 
 def _check(net: Any) -> None:
-    if not isinstance(net, fx.GraphModule) or not converted(net):
+    if not (
+        isinstance(net, fx.GraphModule)
+        and converted(net)
+        and any(isinstance(layer, snn.Leaky) for layer in net.children())
+    ):
         raise TypeError(f"net must come from snn_ext.snntorch.convert, got {type(net).__name__}")

@@ -157,7 +157,7 @@ def _described(name: str, layer: Any) -> Any:
     if layer.reset_mechanism != "zero":
         raise refuse(
             f"the reset {layer.reset_mechanism!r}: its LIF resets hard, to zero",
-            "train with reset_mechanism='zero'",
+            "build it with reset_mechanism='zero'",
         )
     if not isinstance(layer, Neuron) and bool((layer.graded_spikes_factor != 1).any()):
         raise refuse("a graded_spikes_factor", "fold it into the weights of the next layer")

@@ -34,8 +34,9 @@ class L4Recipe(Recipe):
     r"""Recipe for ``ann2snn.Converter``: a trained ReLU network becomes one of ``IFNode``.
 
     Every ReLU becomes a layer of neurons that fire at 1 and emit 1; thresholds, weight adjustment and offsets
-    are folded into the weights and biases, so no scaling layers remain.  The last layer stays linear: its
-    output at a step is a current, and its sum over steps is the prediction.
+    are folded into the weights and biases (where there are none, as between residual branches, into a
+    `ChannelAffine`).  What follows the last ReLU stays as it is: its output at a step is a current, and the
+    sum over steps is the prediction.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ class L4Recipe(Recipe):
     neuron_factory : callable, optional
         Makes the neurons instead: called without arguments for each layer, it returns a neuron with
         ``v_threshold=1``, such as ``lambda: LIFBNode(math.inf, False, 1.0, None)``.  `initial` is set as the
-        reset value of its ``v``.
+        reset value of its ``v``.  Offsets are fitted as for ``IFNode`` all the same.
     **options
         `snn_ext.conversion.Options`: ``rule``, ``strength``, ``control``, ``fit_offsets``, ``percentile``,
         ``per_channel``, ``initial``, ``coding``, ``seed``, ``progress``.
@@ -100,6 +101,12 @@ class L4Recipe(Recipe):
             raise ValueError(f"tau={tau} must be a number above 1, in steps; use math.inf for IFNode")
         if neuron_factory is not None and not callable(neuron_factory):
             raise TypeError(f"neuron_factory must be callable, got {type(neuron_factory).__name__}")
+        if neuron_factory is not None and (not math.isinf(tau) or reset != "subtract"):
+            raise ValueError(
+                f"neuron_factory makes neurons with a tau and a reset of their own; leave out tau={tau:g} "
+                f"and "
+                f"reset={reset!r}"
+            )
         super().__init__()
         self.dataloader, self.tau, self.neuron_factory = dataloader, tau, neuron_factory
         self.options = Options(decay=1 - 1 / tau, reset=reset, steps=T, **options)
@@ -152,6 +159,16 @@ class L4Recipe(Recipe):
                     f"neuron_factory returned a {type(node).__name__} with "
                     f"v_threshold={checks.brief(threshold)}; build "
                     "it with v_threshold=1.0, for thresholds are folded into the weights"
+                )
+            if spec.initial and getattr(node, "v_reset", None) is not None:
+                raise ValueError(
+                    f"neuron_factory returned a {type(node).__name__} with v_reset={node.v_reset}, which "
+                    f"forgets where "
+                    "it started; build it with v_reset=None, or convert with initial=0.0"
+                )
+            if hasattr(node, "converted"):
+                raise ValueError(
+                    "neuron_factory returned the same neuron twice; let it build a new one each time"
                 )
         elif math.isinf(self.tau):
             node = neuron.IFNode(v_threshold=1.0, v_reset=v_reset)
@@ -220,17 +237,22 @@ class SpikeCountMaxPool(base.MemoryModule):
 
 def _fire(module: Any, x_seq: Tensor, state: Any) -> tuple[Tensor, None]:
     """Run a layer over all steps: plain neurons fused, all others in their own multi-step mode."""
-    if type(module) in (neuron.IFNode, neuron.LIFNode) and not module.store_v_seq:
+    if _is_plain(module):
         v = module.v
-        if not isinstance(v, Tensor) or v.shape != x_seq.shape[1:]:
-            v = x_seq.new_full(x_seq.shape[1:], 0.0 if isinstance(v, Tensor) else float(v))
+        if not isinstance(v, Tensor):
+            v = x_seq.new_full(x_seq.shape[1:], float(v))
+        elif v.shape != x_seq.shape[1:]:
+            raise ValueError(
+                f"{type(module).__name__} holds a potential of shape {tuple(v.shape)}, but one step of the "
+                f"input "
+                f"has shape {tuple(x_seq.shape[1:])}; call functional.reset_net(net) between batches"
+            )
         y_seq, module.v = simulate.integrate(
             x_seq,
             v,
             initial=0.0,
             decay=1 - 1 / module.tau if type(module) is neuron.LIFNode else 1.0,
             reset="subtract" if module.v_reset is None else "zero",
-            strict=False,
         )
         return y_seq, None
     mode = module.step_mode
@@ -241,14 +263,25 @@ def _fire(module: Any, x_seq: Tensor, state: Any) -> tuple[Tensor, None]:
         module.step_mode = mode
 
 
+def _is_plain(module: Any) -> bool:
+    """Whether a layer is one of the neurons that `simulate.integrate` runs."""
+    return (
+        type(module) in (neuron.IFNode, neuron.LIFNode)
+        and not getattr(module, "decay_input", False)
+        and module.v_threshold == 1
+        and module.v_reset in (None, 0.0)
+        and not module.store_v_seq
+    )
+
+
 _FIRE: dict[type, simulate.Fire] = {base.StepModule: _fire}
 
 
 def multi_step(net: fx.GraphModule, x_seq: Tensor) -> Tensor:
     """Run a network from `L4Recipe` over all steps of `x_seq`, shape (T, N, ...), without gradients.
 
-    Equal to calling it in step mode ``"m"``, with spikes equal to the last bit, whatever mode it is in, and
-    faster: ``IFNode`` and ``LIFNode`` run through the fused operator.  Potentials are carried on in the
+    Equal to calling it in step mode ``"m"``, whatever mode it is in, and faster: ``IFNode`` and ``LIFNode``
+    run through the fused operator (forward hooks on them are not called).  Potentials are carried on in the
     neurons' ``v``, so a long sequence can be run in parts; ``functional.reset_net`` between samples.
 
     Returns
@@ -256,8 +289,7 @@ def multi_step(net: fx.GraphModule, x_seq: Tensor) -> Tensor:
     Tensor, shape (T, N, outputs)
     """
     _check(net)
-    simulate.check_sequence(x_seq)
-    return simulate.Run(net, _FIRE)(x_seq)
+    return simulate.multi_step(net, _FIRE, x_seq)
 
 
 def accuracy_curve(
@@ -292,22 +324,9 @@ def accuracy_curve(
     """
     _check(net)
 
-    def fresh() -> Any:
-        functional.reset_net(net)
-        return simulate.Run(net, _FIRE)
-
-    try:
-        return simulate.accuracy_curve(
-            fresh,
-            loader,
-            T,
-            coding=coding,
-            seed=seed,
-            largest=lambda samples: simulate.at_once(net, samples),
-            progress=progress,
-        )
-    finally:
-        functional.reset_net(net)
+    return simulate.accuracy_curve(
+        net, _FIRE, lambda: functional.reset_net(net), loader, T, coding=coding, seed=seed, progress=progress
+    )
 
 
 def conversion_report(
@@ -328,5 +347,9 @@ def conversion_report(
 
 
 def _check(net: Any) -> None:
-    if not isinstance(net, fx.GraphModule) or not converted(net):
+    if not (
+        isinstance(net, fx.GraphModule)
+        and converted(net)
+        and any(isinstance(child, base.MemoryModule) for child in net.children())
+    ):
         raise TypeError(f"net must come from a Converter with an L4Recipe, got {type(net).__name__}")

@@ -106,11 +106,72 @@ def branch(net, x):
         (Forward(lambda net, x: net.fc(x).relu().mean(1)), "a mean over anything but space"),
         (Forward(lambda net, x: (net.fc(x).relu(), x)), "returns anything but one tensor"),
         (Forward(branch), "cannot be traced by torch.fx"),
+        (Forward(lambda net, x: F.dropout(net.fc(x).relu())), "does not ask self.training"),
+        (
+            nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Linear(2, 2), nn.ReLU()),
+            "Unflatten at '0' cannot be converted",
+        ),
     ],
 )
 def test_what_cannot_be_converted_is_refused_by_name_and_place(net, match):
     with pytest.raises(NotImplementedError, match=match):
         read(net.eval(), torch.randn(8, 4))
+
+
+@pytest.mark.parametrize(
+    ("net", "match"),
+    [
+        (
+            nn.Sequential(nn.Conv1d(3, 6, 3), nn.ReLU(), nn.Linear(6, 6)),
+            r"Linear on an input of shape \(4, 6, 6\)",
+        ),
+        (nn.Sequential(nn.Flatten(), nn.ReLU(), nn.AvgPool1d(3, 1, 1)), "AvgPool1d on an input .* at '2'"),
+    ],
+)
+def test_layers_over_anything_but_channels_are_refused(net, match):
+    with pytest.raises(NotImplementedError, match=match):
+        read(net.eval(), torch.randn(4, 3, 8))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_the_trace_does_not_show_is_refused_and_hooks_of_the_user_do_not_run():
+    class Alias(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c, self.d, self.o = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            h = self.c(x)
+            y = h
+            y += self.d(x)
+            return self.o(torch.relu(h))
+
+    x = torch.randn(8, 4)
+    with pytest.raises(NotImplementedError, match="computes something else"):
+        read(Alias().eval(), x)
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()
+    seen = []
+    net[1].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    read(net, x)
+    assert not seen
+    net.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2 - 1,))
+    with pytest.raises(NotImplementedError, match=r"computes something else .*a hook"):
+        read(net, x)
+
+
+def test_a_batch_norm_behind_a_layer_with_other_readers_is_not_folded():
+    class Readers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.drop, self.norm = nn.Linear(4, 4), nn.Dropout(), nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            h = self.fc(x)
+            return torch.relu(self.norm(self.drop(h)) + h)
+
+    net, x = Readers(), torch.randn(8, 4)
+    net(x)
+    torch.testing.assert_close(read(net.eval(), x)(x), net(x))
 
 
 def test_a_network_without_relu_or_for_other_inputs_is_refused():

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from torch import nn
 
-from snn_ext.conversion import RULES, l4_adjust, l4_norm, noise_std
+from snn_ext.conversion import RULES, Options, l4_adjust, l4_norm, noise_std, poisson, simulate
+from snn_ext.conversion.convert import prepare
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (4, 3, 5), (6, 2, 3, 3)])
@@ -40,6 +41,26 @@ def test_the_potential_has_the_standard_deviation_that_the_law_says(coding, step
         counts += (torch.bernoulli if coding == "bernoulli" else torch.poisson)(rate.expand_as(counts))
     measured = (counts @ weight.T).std(0)
     torch.testing.assert_close(measured, noise_std(weight, rate, steps, coding=coding), rtol=0.03, atol=0)
+
+
+def test_the_potential_of_a_converted_layer_follows_the_law_before_it_fires():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 3)).eval()
+    options = Options(rule="none", fit_offsets=False, progress=False)
+    spiking = prepare(net, torch.rand(64, 30).split(16), options)
+    rate, inputs = torch.rand(30), []
+    x_seq = poisson(rate.expand(5000, 30), 12, torch.Generator().manual_seed(1))
+    simulate.Run(spiking, simulate.CORE, lambda name, z, y: inputs.append(z))(x_seq)
+    measured = inputs[0].sum(0).std(0)
+    torch.testing.assert_close(measured, noise_std(spiking.layer_0.weight, rate, 12), rtol=0.04, atol=0)
+
+
+def test_factors_stay_in_bounds():
+    weight = torch.ones(4, 3)
+    weight[0], weight[1] = 1e-12, 1e6
+    factors = l4_norm(l4_adjust(weight, "scale", 1.0).weights[0]) / l4_norm(weight)
+    assert factors[0] == pytest.approx(4, rel=1e-5)
+    assert factors[1] == pytest.approx(1 / 4, rel=1e-5)
 
 
 def test_with_equal_rates_the_noise_is_the_l4_norm_times_the_angle():
