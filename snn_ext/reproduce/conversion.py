@@ -100,6 +100,8 @@ def arms() -> list[Arm]:
     ]
     for rule in ("scale", "equalize", "threshold"):
         found += _with_control("offsets fitted, ", rule, fitted)
+    found += [Arm("offsets fitted, per channel", {**fitted, "per_channel": True})]
+    found += _with_control("offsets fitted, per channel, ", "scale", {**fitted, "per_channel": True})
     found += [
         Arm("default", {"progress": False}),
         Arm("default, fitted for 128 steps", {"progress": False, "steps": 128}),
@@ -223,11 +225,11 @@ def _fire_bursts(layer: Spiking, x_seq: Tensor, v: Tensor | None) -> tuple[Tenso
     return y_seq, v
 
 
-def tune(case: Case, tick: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """Return the best setting of every arm that has a grid, by title."""
-    best = {}
+def tune(case: Case, file: Path, tick: Callable[[str], None]) -> None:
+    """Write the best setting of each arm that has a grid to `file`, by title, if it is not there yet."""
+    best = _read(file) or {}
     for arm in arms():
-        if not arm.grid:
+        if not arm.grid or arm.title in best:
             continue
         scores = []
         for setting in arm.choices():
@@ -238,7 +240,7 @@ def tune(case: Case, tick: Callable[[str], None]) -> dict[str, dict[str, Any]]:
                 score = -1.0
             scores.append((score, setting))
         best[arm.title] = max(scores, key=lambda pair: pair[0])[1]
-    return best
+        _write(file, best)
 
 
 def measure(case: Case, tuned: dict[str, dict[str, Any]], file: Path, tick: Callable[[str], None]) -> None:
@@ -278,8 +280,9 @@ def run(
     results: dict[str, Any] = {"versions": _versions(), "steps": STEPS, "tested": TESTED, "networks": {}}
     for kind in KINDS if kinds is None else kinds:
         tuning = folder / f"{kind}-tuned.json"
-        if not tuning.exists():
-            _write(tuning, tune(Case(kind, 0, data, folder, _for(tick, kind, 0)), _for(tick, kind, 0)))
+        if not {arm.title for arm in arms() if arm.grid} <= set(_read(tuning) or {}):
+            tell = _for(tick, kind, 0)
+            tune(Case(kind, 0, data, folder, tell), tuning, tell)
         tuned = _read(tuning)
         outcomes = []
         for seed in seeds:
