@@ -40,7 +40,7 @@
 # control is owed to the L4 norm.
 #
 # This page takes about a minute on one core, with `TUTORIAL_SEEDS=1` in the environment some seconds. The study on MNIST and
-# CIFAR-10, whose results are shown at the end, is `snn-ext reproduce conversion` (some three hours on one core).
+# CIFAR-10, whose results are shown at the end, is `snn-ext reproduce conversion` (some four hours on one core).
 
 # %%
 import json
@@ -103,7 +103,9 @@ with torch.no_grad():
 # ## One call in either framework
 #
 # Thresholds, weights and offsets are folded into the layers, so the network is made of native layers and of neurons that fire at 1
-# and emit 1. `conversion_report` says what was done: what a spike is worth in the ANN's units, the L4 norms and their
+# and emit 1. They start at half the threshold, which is the same as to fire at ½ and subtract 1: firing by rounding, the
+# neuron of the [tutorial before this one](03_soft_reset_mpr.ipynb). With `initial=0` they are `snn.Leaky`. A rule is an
+# option, as `rule="scale", strength=0.5`. `conversion_report` says what was done: what a spike is worth in the ANN's units, the L4 norms and their
 # spread, the offset that was fitted to each layer's channels, and how the neurons fire.
 
 # %%
@@ -141,7 +143,7 @@ for step in (1, 2, 4, 8, 16, 32):
 STEPS, DRAWS = 16, 2000
 image = x_test[:1].flatten(1)
 draws = poisson(image.expand(DRAWS, 64), STEPS, torch.Generator().manual_seed(1))
-plain = in_snntorch.convert(ann, calibration, rule="none", fit_offsets=False, progress=False)
+plain = in_snntorch.convert(ann, calibration, per_channel=False, fit_offsets=False, progress=False)
 first, second = plain.layer_1, plain.layer_3
 hidden = []
 plain.layer_2.register_forward_hook(lambda layer, inputs, output: hidden.append(output))
@@ -214,22 +216,16 @@ plt.show()
 # The same networks, five seeds, one run each that gives the prediction after every step.
 
 # %%
-HALF = {"rule": "none", "fit_offsets": False}
+HALF = {"per_channel": False, "fit_offsets": False}
+FITTED = {**HALF, "rule": "bias", "strength": "fit"}
 ARMS = {
     "plain": ({**HALF, "initial": 0.0}, "0.5", ":"),
     "half-threshold start": (HALF, "tab:cyan", "-"),
-    "+ equal offset fitted by layer (control)": (
-        {"rule": "bias", "strength": "fit", "fit_offsets": False, "control": True},
-        "tab:orange",
-        "--",
-    ),
-    "+ L4-shaped offset fitted by layer": (
-        {"rule": "bias", "strength": "fit", "fit_offsets": False},
-        "tab:orange",
-        "-",
-    ),
-    "+ offset fitted by channel": ({"rule": "none"}, "tab:green", "--"),
-    "default": ({}, "tab:red", "-"),
+    "+ equal offset fitted by layer (control)": ({**FITTED, "control": True}, "tab:orange", "--"),
+    "+ L4-shaped offset fitted by layer": (FITTED, "tab:orange", "-"),
+    "+ offset fitted by channel": ({"per_channel": False}, "tab:green", "--"),
+    "+ the same, L4 scale": ({"per_channel": False, "rule": "scale"}, "tab:green", "-"),
+    "default: thresholds by channel, too": ({}, "tab:red", "-"),
 }
 curves, accuracies = {name: [] for name in ARMS}, []
 for seed in SEEDS:

@@ -31,7 +31,7 @@ class Options:
 
     Parameters
     ----------
-    rule : {"none", "scale", "equalize", "threshold", "bias"}, default "scale"
+    rule : {"none", "scale", "equalize", "threshold", "bias"}, default "none"
         What the L4 norms of the weights change; see `snn_ext.conversion.weights`.
     strength : float or "fit", default 0.5
         Of the rule.  ``"fit"``, for ``rule="bias"`` only: for each layer the one with which its mean firing
@@ -46,7 +46,7 @@ class Options:
         offsets.
     percentile : float in (0, 1], default 0.999
         A threshold is this percentile of the activations on calibration data, as a fraction.
-    per_channel : bool, default False
+    per_channel : bool, default True
         Whether each channel has a threshold of its own, or each layer.
     initial : float in [0, 1), optional
         Potential to start from, in thresholds.  By default 0.5 with reset by subtraction without leak; 0
@@ -73,12 +73,12 @@ class Options:
         Naming the argument, the value and the remedy.
     """
 
-    rule: str = "scale"
+    rule: str = "none"
     strength: float | str = 0.5
     control: bool = False
     fit_offsets: bool = True
     percentile: float = 0.999
-    per_channel: bool = False
+    per_channel: bool = True
     initial: float | None = None
     reset: str = "subtract"
     decay: float = 1.0

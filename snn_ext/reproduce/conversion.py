@@ -42,7 +42,13 @@ STRENGTHS = {
     "threshold": (-0.4, -0.2, 0.2, 0.4),
     "bias": (-0.3, -0.2, -0.1, 0.1),
 }
-PLAIN: dict[str, Any] = {"rule": "none", "fit_offsets": False, "initial": 0.0, "progress": False}
+PLAIN: dict[str, Any] = {
+    "rule": "none",
+    "per_channel": False,
+    "fit_offsets": False,
+    "initial": 0.0,
+    "progress": False,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,14 +258,18 @@ def measure(case: Case, tuned: dict[str, dict[str, Any]], file: Path, tick: Call
         "arms": {},
     }
     for arm in arms():
-        settings = _settings(arm, tuned)
-        if outcome["settings"].get(arm.title) != settings:
-            tick(arm.title)
+        settings, known = _settings(arm, tuned), outcome["settings"]
+        if known.get(arm.title) == settings:
+            continue
+        tick(arm.title)
+        same = [title for title, other in known.items() if other == settings]
+        if same:  # the default is one of the arms
+            outcome["arms"][arm.title] = outcome["arms"][same[0]]
+        else:
             options = {**arm.options, **tuned.get(arm.title, {})}
-            curve = case.curve(options, case.test, STEPS[-1], arm.coding, arm.bursts)
-            outcome["arms"][arm.title] = curve
-            outcome["settings"][arm.title] = settings
-            _write(file, outcome)
+            outcome["arms"][arm.title] = case.curve(options, case.test, STEPS[-1], arm.coding, arm.bursts)
+        known[arm.title] = settings
+        _write(file, outcome)
     for title, convert in native_arms(case.calibration).items():
         if title not in outcome["arms"]:
             tick(title)

@@ -18,7 +18,8 @@ SHOWN = {
     "half start, bias fitted a layer, control": ("#e69f00", "--", "+ equal offset fitted by layer (control)"),
     "half start, bias fitted a layer": ("#e69f00", "-", "+ L4-shaped offset fitted by layer"),
     "offsets fitted": ("#009e73", "--", "+ offset fitted by channel"),
-    "default": ("#d55e00", "-", "default: by channel, and L4 scale"),
+    "offsets fitted, scale": ("#009e73", "-", "+ offset fitted by channel, L4 scale"),
+    "default": ("#d55e00", "-", "default: thresholds and offsets by channel"),
 }
 COMPARED_AT = 16
 
