@@ -112,6 +112,11 @@ def arms() -> list[Arm]:
         Arm("default", {"progress": False}),
         Arm("default, fitted for 128 steps", {"progress": False, "steps": 128}),
         Arm("default, direct input", {"progress": False, "coding": "direct"}, coding="direct"),
+        Arm(
+            "default, direct input, fitted for 128 steps",
+            {"progress": False, "coding": "direct", "steps": 128},
+            coding="direct",
+        ),
         Arm("default, bursting", {"progress": False}, bursts=True),
     ]
     return found

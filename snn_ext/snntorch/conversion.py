@@ -49,7 +49,7 @@ def convert(
     reset_mechanism : {"subtract", "zero"}, default "subtract"
         As in ``snn.Leaky``.
     num_steps : int, default 16
-        For how many steps offsets are fitted: about as many as the network will run.
+        For how many steps offsets are fitted: as many as the network will run.
     **options
         `snn_ext.conversion.Options`: ``rule``, ``strength``, ``control``, ``fit_offsets``, ``percentile``,
         ``per_channel``, ``initial``, ``coding``, ``seed``, ``progress``.

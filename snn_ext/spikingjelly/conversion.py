@@ -47,7 +47,7 @@ class L4Recipe(Recipe):
     reset : {"subtract", "zero"}, default "subtract"
         What a spike does to the potential (``v_reset=None`` or ``v_reset=0.0``).
     T : int, default 16
-        For how many steps offsets are fitted: about as many as the network will run.
+        For how many steps offsets are fitted: as many as the network will run.
     neuron_factory : callable, optional
         Makes the neurons instead: called without arguments for each layer, it returns a neuron with
         ``v_threshold=1``, such as ``lambda: LIFBNode(math.inf, False, 1.0, None)``.  `initial` is set as the
