@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .. import checks
 from . import balance, fit, weights

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .. import functional
 from ..neurons.lifb import LIFB

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .conversion import arms
+from .data import SOURCES
 
 SHOWN = {
     "plain": ("0.6", ":", "plain data normalisation"),
@@ -93,7 +94,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     grid[0, 0].set_ylabel("accuracy [%]")
     grid[1, 0].set_ylabel(f"L4 rule less its control,\nT = {COMPARED_AT} [points]")
     grid[0, -1].legend(frameon=False, fontsize=8, bbox_to_anchor=(1, 1), loc="upper left")
-    tested = ", ".join(f"{number} {name}" for name, number in results["tested"].items())
+    tested = ", ".join(f"{number} of {SOURCES[name]}" for name, number in results["tested"].items())
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     figure.supxlabel(
         f"Bernoulli-coded input; mean and standard deviation over {len(ann)} seeds, each a network trained "
