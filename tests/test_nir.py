@@ -362,7 +362,7 @@ def test_a_hard_reset_mpr_is_a_lif(face, reader, tmp_path):
 REFUSED = {
     "soft LIFB": (
         lambda f: f.lifb(**f.soft),
-        "LIFB(Node)? at '1' cannot be .* reset.*resets hard.*train with",
+        "LIFB(Node)? at '1' cannot be .* reset.*resets hard.*build it with",
     ),
     "soft MPR": (lambda f: f.mpr(0.75, 0.5), "SoftResetMPR(Node)? at '1' .* resets hard"),
     "VSN": (lambda f: f.vsn(), "VSN(Node)? at '1' .* graded spikes; leave it out"),

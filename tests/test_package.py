@@ -63,9 +63,9 @@ def test_an_unsupported_spikingjelly_is_refused_with_the_remedy():
     assert "pip install 'spikingjelly>=0.0.0.0.14'" in done.stderr
 
 
-def test_core_depends_on_torch_and_numpy_alone():
+def test_core_depends_on_torch_numpy_and_a_progress_bar_alone():
     core = [r for r in importlib.metadata.requires("snn-ext") if "extra ==" not in r]
-    assert {re.match(r"[\w-]+", r).group() for r in core} == {"torch", "numpy"}
+    assert {re.match(r"[\w-]+", r).group() for r in core} == {"torch", "numpy", "tqdm"}
 
 
 def test_the_version_is_one():

