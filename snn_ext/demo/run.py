@@ -71,7 +71,7 @@ def run(frameworks: list[str], *, seeds: int, quick: bool, output: str) -> Outco
     if seeds > 1:
         console.print(_differences(frameworks, outcomes, seeds))
     for part in _conversion(frameworks, outcomes):
-        console.print(part, highlight=False)
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
     if quick:
         console.print(
             "--quick trains for 2 epochs: the scores above mean nothing;\nrun without it to see them."
