@@ -40,7 +40,7 @@
 # control is owed to the L4 norm.
 #
 # This page takes about a minute on one core, with `TUTORIAL_SEEDS=1` in the environment some seconds. The study on MNIST and
-# CIFAR-10, whose results are shown at the end, is `snn-ext reproduce conversion` (some four hours on one core).
+# CIFAR-10, whose results are shown at the end, is `snn-ext reproduce conversion` (some hours on one core).
 
 # %%
 import json

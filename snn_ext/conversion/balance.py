@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from .. import checks
-from .graph import Rectifier
+from .graph import watching
 
 OCTAVE = 256
 """Bins of the histogram per factor of two: percentiles are exact to 0.3 %."""
@@ -23,7 +22,6 @@ class Activations:
     def __init__(self, channels: int) -> None:
         self.histogram = torch.zeros(channels, (HIGHEST - LOWEST) * OCTAVE, dtype=torch.int64)
         self.largest = torch.zeros(channels)
-        self.total = torch.zeros(channels, dtype=torch.float64)
         self.count = 0
         """Activations a channel."""
 
@@ -32,7 +30,6 @@ class Activations:
         values = activations.detach().movedim(1, 0).flatten(1).float().cpu()
         channels, bins = self.histogram.shape
         self.largest = torch.maximum(self.largest, values.amax(1))
-        self.total += values.sum(1, dtype=torch.float64)
         self.count += values.shape[1]
         index = (values.log2().sub_(LOWEST).mul_(OCTAVE)).clamp_(0, bins - 1).long()
         index += torch.arange(channels).unsqueeze(1) * bins
@@ -57,11 +54,6 @@ class Activations:
         )
         return torch.where(found > 0, found, layer if layer > 0 else torch.ones(()))
 
-    @property
-    def mean(self) -> Tensor:
-        """Mean activation by channel."""
-        return (self.total / self.count).float()
-
 
 def _percentile(histogram: Tensor, count: int, fraction: float, largest: Tensor) -> Tensor:
     if fraction == 1 or not largest > 0:
@@ -81,27 +73,15 @@ def calibrate(
     """Run all `batches` through `reading` and return the statistics of its `Rectifier` layers, by name."""
     found: dict[str, Activations] = {}
 
-    def hook_for(name: str) -> Any:
-        def hook(module: Any, inputs: Any, output: Tensor) -> None:
-            if name not in found:
-                found[name] = Activations(output.shape[1])
-            found[name].add(output)
+    def see(name: str, activations: Tensor) -> None:
+        if name not in found:
+            found[name] = Activations(activations.shape[1])
+        found[name].add(activations)
 
-        return hook
-
-    hooks = [
-        layer.register_forward_hook(hook_for(name))
-        for name, layer in reading.named_children()
-        if isinstance(layer, Rectifier)
-    ]
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                reading(batch)
-                tick()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), watching(reading, see):
+        for batch in batches:
+            reading(batch)
+            tick()
     return found
 
 

@@ -42,8 +42,7 @@ class Options:
     fit_offsets : bool, default True
         Add to the input of every channel, at each step, what makes its mean firing rate that of the ANN's
         activations, on 64 images drawn from the calibration data.  Channels that are silent there have none.
-        Not with ``rule="bias"``, which is another choice of the same
-        offsets.
+        Not with ``rule="bias"``, which is another choice of the same offsets.
     percentile : float in (0, 1], default 0.999
         A threshold is this percentile of the activations on calibration data, as a fraction.
     per_channel : bool, default True
@@ -62,8 +61,8 @@ class Options:
         (Bernoulli trains, which the frameworks call Poisson; images in [0, 1]), or as they are at every step.
     steps : int, default 16
         For how many steps offsets are fitted: as many as the network will run.  They make up for what few
-        steps lack, which is too much for many, and the other way round (in the study on CIFAR-10 by 20
-        points).
+        steps lack, which is too much for many, and the other way round (in the study on CIFAR-10 20
+        to 30 points).
     seed : int, default 0
         Of the spikes used for fitting.
     progress : bool, default True
@@ -315,7 +314,7 @@ def _inputs(calibration: Iterable[Any], device: torch.device | None) -> Iterator
     """Yield the inputs of each batch that holds any."""
     if isinstance(calibration, Tensor) or not isinstance(calibration, Iterable):
         raise TypeError(
-            f"calibration must be a loader, that is, an iterable of batches, got "
+            "calibration must be a loader, that is, an iterable of batches, got "
             f"{type(calibration).__name__}; for a tensor of images give images.split(64)"
         )
     for batch in calibration:
@@ -323,7 +322,7 @@ def _inputs(calibration: Iterable[Any], device: torch.device | None) -> Iterator
         if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
             found = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
             raise TypeError(
-                f"calibration must yield tensors of floating point, or tuples that start with one, got "
+                "calibration must yield tensors of floating point, or tuples that start with one, got "
                 f"{found}"
             )
         if not bool(torch.isfinite(inputs).all()):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
-from .graph import Rectifier, per_channel
+from .graph import per_channel, watching
 from .simulate import CORE, Run, fire_spiking
 from .spiking import Neurons, Spiking
 
@@ -38,21 +38,12 @@ def fit_offsets(
         Calibration images, and the same as a coded sequence.
     """
     wanted: dict[str, Tensor] = {}
-    hooks = [
-        layer.register_forward_hook(
-            lambda module, inputs, output, name=name: wanted.__setitem__(
-                name, _rates(output / per_channel(layers[name].worth, output.dim()))
-            )
-        )
-        for name, layer in reading.named_children()
-        if isinstance(layer, Rectifier)
-    ]
-    try:
-        with torch.no_grad():
-            reading(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+    def see(name: str, activations: Tensor) -> None:
+        wanted[name] = _rates(activations / per_channel(layers[name].worth, activations.dim()))
+
+    with torch.no_grad(), watching(reading, see):
+        reading(images)
 
     def fire(layer: Spiking, z_seq: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         name = names[layer]

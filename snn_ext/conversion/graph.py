@@ -21,8 +21,10 @@ computes on a batch; that is checked.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import operator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -94,6 +96,25 @@ class Affine(nn.Module):
 def per_channel(value: Tensor, dims: int) -> Tensor:
     """Return a number, or a vector over channels, shaped to broadcast over (N, C, ...), `dims` of them."""
     return value if value.dim() == 0 else value.reshape(-1, *[1] * (dims - 2))
+
+
+@contextlib.contextmanager
+def watching(reading: fx.GraphModule, see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """While it lasts, show `see` the name and the output of every `Rectifier` that runs."""
+
+    def hook_for(name: str) -> Callable[[Any, Any, Tensor], None]:
+        return lambda module, inputs, output: see(name, output)
+
+    hooks = [
+        layer.register_forward_hook(hook_for(name))
+        for name, layer in reading.named_children()
+        if isinstance(layer, Rectifier)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def read(ann: nn.Module, batch: Tensor) -> fx.GraphModule:
@@ -278,8 +299,6 @@ class _Reader:
         alone = sum(node is before for node in self.known.values()) == len(source.users) == 1
         if isinstance(layer, SYNAPSES) and alone and not before.users:
             fuse: Any = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
-            if isinstance(layer, nn.Linear) and len(before.meta["shape"]) != 2:
-                self._refuse(node, "BatchNorm1d over anything but features")
             layer.weight, layer.bias = fuse(layer.weight, layer.bias, mean, variance, norm.eps, weight, bias)
             layer.requires_grad_(False)
             self.known[node] = before

@@ -29,7 +29,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .graph import AVERAGES, MAXIMA, SYNAPSES, Affine, Rectifier, per_channel
+from .graph import AVERAGES, MAXIMA, SYNAPSES, Affine, Rectifier
+from .weights import l4_norm
 
 
 @dataclasses.dataclass
@@ -266,8 +267,6 @@ def input_norms(reading: fx.GraphModule) -> dict[str, Tensor]:
 
     In the ANN's units; branches that are added count together, and those without weights not at all.
     """
-    from .weights import l4_norm
-
     modules = dict(reading.named_children())
     like = next(reading.parameters(), torch.zeros(()))
 
@@ -299,4 +298,4 @@ def input_norms(reading: fx.GraphModule) -> dict[str, Tensor]:
     return found
 
 
-__all__ = ["MaxPool", "Neurons", "Spiking", "assemble", "input_norms", "per_channel"]
+__all__ = ["MaxPool", "Neurons", "Spiking", "assemble", "converted", "input_norms"]

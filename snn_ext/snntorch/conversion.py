@@ -10,15 +10,13 @@ from torch import Tensor, fx, nn
 
 from .. import checks
 from ..conversion import Options, Report, report, simulate
-from ..conversion.convert import prepare
+from ..conversion.convert import RESETS, prepare
 from ..conversion.spiking import MaxPool, Spiking, converted
 from ..surrogate import ATan
 from ._base import register_copy
 from .neurons import SoftResetMPR, reset
 
 __all__ = ["SpikeCountMaxPool", "accuracy_curve", "conversion_report", "convert", "multi_step"]
-
-RESETS = ("subtract", "zero")
 
 
 def convert(
@@ -223,7 +221,6 @@ def accuracy_curve(
         Naming the argument, the value and the remedy.
     """
     _check(net)
-
     return simulate.accuracy_curve(
         net, _FIRE, lambda: reset(net), loader, num_steps, coding=coding, seed=seed, progress=progress
     )

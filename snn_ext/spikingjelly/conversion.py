@@ -104,8 +104,7 @@ class L4Recipe(Recipe):
         if neuron_factory is not None and (not math.isinf(tau) or reset != "subtract"):
             raise ValueError(
                 f"neuron_factory makes neurons with a tau and a reset of their own; leave out tau={tau:g} "
-                f"and "
-                f"reset={reset!r}"
+                f"and reset={reset!r}"
             )
         super().__init__()
         self.dataloader, self.tau, self.neuron_factory = dataloader, tau, neuron_factory
@@ -157,14 +156,13 @@ class L4Recipe(Recipe):
             if not bool((torch.as_tensor(threshold) == 1).all()):
                 raise ValueError(
                     f"neuron_factory returned a {type(node).__name__} with "
-                    f"v_threshold={checks.brief(threshold)}; build "
-                    "it with v_threshold=1.0, for thresholds are folded into the weights"
+                    f"v_threshold={checks.brief(threshold)}; build it "
+                    "with v_threshold=1.0, for thresholds are folded into the weights"
                 )
             if spec.initial and getattr(node, "v_reset", None) is not None:
                 raise ValueError(
                     f"neuron_factory returned a {type(node).__name__} with v_reset={node.v_reset}, which "
-                    f"forgets where "
-                    "it started; build it with v_reset=None, or convert with initial=0.0"
+                    "forgets where it started; build it with v_reset=None, or convert with initial=0.0"
                 )
             if hasattr(node, "converted"):
                 raise ValueError(
@@ -244,8 +242,7 @@ def _fire(module: Any, x_seq: Tensor, state: Any) -> tuple[Tensor, None]:
         elif v.shape != x_seq.shape[1:]:
             raise ValueError(
                 f"{type(module).__name__} holds a potential of shape {tuple(v.shape)}, but one step of the "
-                f"input "
-                f"has shape {tuple(x_seq.shape[1:])}; call functional.reset_net(net) between batches"
+                f"input has shape {tuple(x_seq.shape[1:])}; call functional.reset_net(net) between batches"
             )
         y_seq, module.v = simulate.integrate(
             x_seq,
@@ -323,7 +320,6 @@ def accuracy_curve(
         Naming the argument, the value and the remedy.
     """
     _check(net)
-
     return simulate.accuracy_curve(
         net, _FIRE, lambda: functional.reset_net(net), loader, T, coding=coding, seed=seed, progress=progress
     )
