@@ -1,0 +1,15 @@
+"""Energy: synapses counted exactly, penalties that train for few operations, a report of what is spent."""
+
+from .penalties import BalancedSpikePenalty, SpikingActivityLoss, SynapticPenalty, TotalSpikePenalty
+from .schedules import ConstantLambda, LinearRamp
+from .synapses import fan_out
+
+__all__ = [
+    "BalancedSpikePenalty",
+    "ConstantLambda",
+    "LinearRamp",
+    "SpikingActivityLoss",
+    "SynapticPenalty",
+    "TotalSpikePenalty",
+    "fan_out",
+]

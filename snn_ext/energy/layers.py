@@ -1,0 +1,198 @@
+"""Spiking layers: found in a network of either framework, and watched while they run.
+
+What is a spiking layer, how it emits and when it has been reset is for its framework to say: the faces derive
+from `Layer`, and `spiking` asks the face of every framework that the process has imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules import batchnorm, conv, rnn
+
+FRAMEWORKS = ("snntorch", "spikingjelly")
+SYNAPTIC = (nn.Linear, nn.Bilinear, conv._ConvNd, rnn.RNNBase, rnn.RNNCellBase)
+NORMALISING = (batchnorm._BatchNorm,)
+
+Terms = list[tuple[float | Tensor, Tensor]]
+"""Events of a layer, each kind with the number of spikes that one of them is transmitted as."""
+
+
+class Layer:
+    """A spiking layer; the faces say what their framework's own layers do."""
+
+    own = False
+    """Whether it is a neuron of this package, which hands its events to the `Tap` instances it holds."""
+    graded = False
+    """Whether its spikes carry a value, by which the receiving synapse multiplies."""
+
+    def __init__(self, name: str, module: Any) -> None:
+        self.name, self.module = name, module
+
+    @property
+    def leading(self) -> int:
+        """The dimensions before those of the neurons in what ``forward`` emits: batch, or steps and batch."""
+        raise NotImplementedError
+
+    def spikes(self, y: Tensor) -> Tensor:
+        """Return the number of spikes that a native layer has transmitted with `y`."""
+        return y
+
+    def fresh(self) -> bool:
+        """Whether the layer has been reset since it ran."""
+        raise NotImplementedError
+
+    def ran(self) -> None:
+        """Note that the layer has just run."""
+
+    def refuse(self) -> str:
+        """Return why the spikes of the layer cannot be counted, or nothing."""
+        inside = [part for part in self.module.modules() if part is not self.module]
+        if hasattr(self.module, "recurrent") or any(isinstance(part, SYNAPTIC) for part in inside):
+            return "holds synapses of its own, which are not counted"
+        return ""
+
+
+def faces() -> list[Any]:
+    """Return the module ``energy`` of the face of each framework in use."""
+    package = __package__.rpartition(".")[0]
+    return [importlib.import_module(f"{package}.{name}.energy") for name in FRAMEWORKS if name in sys.modules]
+
+
+def spiking(net: nn.Module) -> list[Layer]:
+    """Return the spiking layers of `net`.
+
+    Raises
+    ------
+    TypeError
+        `net` is no module.
+    ValueError
+        It has no spiking layer.
+    NotImplementedError
+        It has one whose spikes cannot be counted.
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}; give the network itself")
+    found: list[Layer] = []
+    inside: set[nn.Module] = set()
+    for name, module in net.named_modules():
+        layer = None if module in inside else _described(name, module)
+        if layer is None:
+            continue
+        if reason := layer.refuse():
+            raise NotImplementedError(
+                f"layer {name or 'of the network'!r}: a {type(module).__name__} {reason}; use a neuron without, "
+                "or leave it out of the network whose energy is counted"
+            )
+        inside.update(module.modules())
+        found.append(layer)
+    if not found:
+        raise ValueError(
+            f"{type(net).__name__} has no spiking layer, so there are no spikes to count; use neurons of "
+            "snnTorch, SpikingJelly or snn_ext in it"
+        )
+    return found
+
+
+def _described(name: str, module: nn.Module) -> Layer | None:
+    for face in faces():
+        layer = face.describe(name, module)
+        if layer is not None:
+            return layer
+    return None
+
+
+class Tap:
+    """Shows a watcher the events of one layer; the watcher is held weakly, and copies show nobody."""
+
+    def __init__(self, layer: Layer | None, watcher: Any = None, power: float = 1.0) -> None:
+        self.layer, self.power = layer, power
+        self._watcher = weakref.ref(watcher) if watcher is not None else lambda: None
+
+    @property
+    def alive(self) -> bool:
+        return self._watcher() is not None
+
+    def begin(self) -> None:
+        """To be called before the layer runs."""
+        watcher = self._watcher()
+        if watcher is not None and self.layer.fresh():
+            watcher.forget(self.layer)
+
+    def see(self, terms: Terms, leading: int) -> None:
+        """To be called after it has run, with its events and how many dimensions stand before the neurons."""
+        watcher = self._watcher()
+        if watcher is not None:
+            watcher.see(self.layer, terms, leading)
+            self.layer.ran()
+
+    def before(self, module: nn.Module, inputs: Any) -> None:
+        """Begin, as a hook."""
+        self.begin()
+
+    def after(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """See, as a hook."""
+        if self.alive:
+            y = output[0] if isinstance(output, tuple) else output
+            self.see([(1.0, self.layer.spikes(y))], self.layer.leading)
+
+    def __reduce__(self) -> Any:
+        return Tap, (None,)
+
+    def __deepcopy__(self, memo: Any) -> Tap:
+        return Tap(None)
+
+
+def watch(layer: Layer, watcher: Any, power: float = 1.0) -> Callable[[], None]:
+    """Let `watcher` see the layer run; return what ends it.
+
+    A watcher has two methods: ``see(layer, terms, leading)``, and ``forget(layer)`` for when the layer has been
+    reset.  With `power` 1 the terms may be added up into one, else each kind of event is a term of its own.
+    """
+    tap, module = Tap(layer, watcher, power), layer.module
+    if layer.own:
+        object.__setattr__(module, "_taps", (*module._taps, tap))
+
+        def end() -> None:
+            object.__setattr__(module, "_taps", tuple(t for t in module._taps if t is not tap))
+
+        return end
+    hooks = module.register_forward_pre_hook(tap.before), module.register_forward_hook(tap.after)
+
+    def remove() -> None:
+        for hook in hooks:
+            hook.remove()
+
+    return remove
+
+
+def reset(net: nn.Module) -> None:
+    """Reset the states of `net` by the utilities of the frameworks in use."""
+    for face in faces():
+        face.reset_states(net)
+
+
+@contextlib.contextmanager
+def untouched(net: nn.Module) -> Iterator[None]:
+    """Give `net` back its states, statistics and training flags as they were."""
+    kept = ("_buffers", "_memories")
+    before = [
+        (module, module.__dict__.copy(), {name: dict(getattr(module, name, {})) for name in kept})
+        for module in net.modules()
+    ]
+    try:
+        yield
+    finally:
+        for module, attributes, contents in before:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            for name, values in contents.items():
+                if name in attributes:
+                    attributes[name].clear()
+                    attributes[name].update(values)
