@@ -382,6 +382,44 @@ def run(
     return y_seq.squeeze(0) if single else y_seq, *potentials
 
 
+def events(
+    neuron: Leaky,
+    x_seq: Tensor,
+    v0: Tensor | None,
+    parameters: dict[str, Any],
+    y_seq: Tensor,
+    *,
+    power: float = 1.0,
+    single: bool = False,
+    **options: Any,
+) -> list[tuple[float | Tensor, Tensor]]:
+    """Return the events of a `run` that emitted `y_seq`, with the number of spikes that each is sent as.
+
+    With `power` 1 they may be one sum; otherwise the spikes and the bursts of a LIFB are apart.  The gate of
+    a VSN and the spikes of a LIFB are those of a LIFB of intensity 1 with the same potential, which runs
+    here.
+    """
+    like = x_seq.unsqueeze(0) if single else x_seq
+    p = {name: as_parameter(name, value, like) for name, value in parameters.items()}
+    spikes = neuron.spikes(y_seq, p)
+    bursts = isinstance(neuron, LIFB)
+    if spikes is not None and not (bursts and power != 1):
+        return [(1.0, spikes)]
+    gate = LIFB(reset_mode=neuron.reset_mode, v_reset=neuron.v_reset)
+    plain: dict[str, Parameter] = {
+        **{name: p[name] for name in ("decay", "gain", "threshold")},
+        "burst_threshold": p["threshold"],
+        "burst_intensity": 1.0,
+    }
+    kept = {key: value for key, value in options.items() if key not in ("observer", "return_v_seq")}
+    opened = run(gate, x_seq, v0, plain, single=single, **kept)[0]
+    if not bursts:
+        return [(1.0, opened)]
+    extra = p["burst_intensity"] - 1
+    burst = torch.where(extra > 0, (y_seq - opened) / torch.where(extra > 0, extra, 1.0), 0.0)
+    return [(1.0, opened), (extra, burst)]
+
+
 def _stack(
     steps: Iterable[reference.Step], dtype: torch.dtype, reset_delay: bool, return_v_seq: bool
 ) -> tuple[Tensor, ...]:

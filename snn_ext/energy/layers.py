@@ -87,7 +87,8 @@ def spiking(net: nn.Module) -> list[Layer]:
             continue
         if reason := layer.refuse():
             raise NotImplementedError(
-                f"layer {name or 'of the network'!r}: a {type(module).__name__} {reason}; use a neuron without, "
+                f"layer {name or 'of the network'!r}: a {type(module).__name__} {reason}; use a neuron "
+                f"without, "
                 "or leave it out of the network whose energy is counted"
             )
         inside.update(module.modules())
@@ -112,7 +113,8 @@ class Tap:
     """Shows a watcher the events of one layer; the watcher is held weakly, and copies show nobody."""
 
     def __init__(self, layer: Layer | None, watcher: Any = None, power: float = 1.0) -> None:
-        self.layer, self.power = layer, power
+        self.layer: Any = layer
+        self.power = power
         self._watcher = weakref.ref(watcher) if watcher is not None else lambda: None
 
     @property
@@ -152,8 +154,9 @@ class Tap:
 def watch(layer: Layer, watcher: Any, power: float = 1.0) -> Callable[[], None]:
     """Let `watcher` see the layer run; return what ends it.
 
-    A watcher has two methods: ``see(layer, terms, leading)``, and ``forget(layer)`` for when the layer has been
-    reset.  With `power` 1 the terms may be added up into one, else each kind of event is a term of its own.
+    A watcher has two methods: ``see(layer, terms, leading)``, and ``forget(layer)`` for when the layer has
+    been reset.  With `power` 1 the terms may be added up into one, else each kind of event is a term of its
+    own.
     """
     tap, module = Tap(layer, watcher, power), layer.module
     if layer.own:

@@ -112,6 +112,10 @@ class Leaky:
         """Return the gradients of `x`, `h` (``None``: none), `o` and of the parameters."""
         raise NotImplementedError
 
+    def spikes(self, y: Tensor, p: Parameters) -> Tensor | None:
+        """Return the number of spikes transmitted with `y`, or ``None`` where `y` does not tell it."""
+        return y
+
     def measure(self, h: Tensor, o: Tensor, p: Parameters, spike: Spike) -> dict[str, Tensor]:
         """Return what is worth watching (`snn_ext.observe`), one value a neuron, to be averaged."""
         return {"firing_rate": o}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import checks, functional
+from ..energy.layers import Tap
 from ..neurons.leaky import Leaky
 from ..observe import Observer
 from ..surrogate import ATan, Surrogate
@@ -36,6 +37,7 @@ class Neuron(snn.Leaky):
     nir_remedy: ClassVar[str] = "export it with snn_ext.snntorch.export_to_nir"
 
     _observer: Observer | None = None
+    _taps: tuple[Tap, ...] = ()
 
     def __init__(
         self,
@@ -126,28 +128,38 @@ class Neuron(snn.Leaky):
                 f"{tuple(step)}"
             )
         state = self.mem if mem is None else mem
+        neuron = self._equations()
+        start = state if state.shape == step else None
+        parameters = {
+            "decay": _clamped(self.beta),
+            "gain": 1.0,
+            "threshold": self.threshold,
+            **self._parameters_of_its_own(),
+        }
+        options = {
+            "surrogate": as_surrogate(self.spike_grad),
+            "detach_reset": self._detach_reset,
+            "reset_delay": self.reset_delay,
+            "state_quant": self.state_quant or None,
+            "names": {**_NAMES, "x_seq": name},
+            "single": single,
+        }
+        for tap in self._taps:
+            tap.begin()
         y_seq, new, *mem_seq = functional.run(
-            self._equations(),
+            neuron,
             x_seq,
-            state if state.shape == step else None,
-            {
-                "decay": _clamped(self.beta),
-                "gain": 1.0,
-                "threshold": self.threshold,
-                **self._parameters_of_its_own(),
-            },
-            surrogate=as_surrogate(self.spike_grad),
-            detach_reset=self._detach_reset,
-            reset_delay=self.reset_delay,
-            state_quant=self.state_quant or None,
+            start,
+            parameters,
             return_v_seq=self.inhibition,
-            names={**_NAMES, "x_seq": name},
             observer=self._observer,
-            single=single,
+            **options,
         )
+        fired, winners = y_seq, None
         if self.inhibition:
             winners = _winners(mem_seq[0] - self.threshold).to(y_seq.dtype)
-            y_seq = y_seq * (winners.squeeze(0) if single else winners)
+            winners = winners.squeeze(0) if single else winners
+            y_seq = y_seq * winners
         factor = self.graded_spikes_factor
         if _number(factor) != 1:
             like = y_seq.unsqueeze(0) if single else y_seq
@@ -157,6 +169,12 @@ class Neuron(snn.Leaky):
             self.mem = new
         else:  # the same, sooner
             self._buffers["mem"] = new
+        for tap in self._taps:
+            if tap.alive:
+                terms = functional.events(neuron, x_seq, start, parameters, fired, power=tap.power, **options)
+                if winners is not None:
+                    terms = [(each, events * winners) for each, events in terms]
+                tap.see(terms, 1 if single else 2)
         return y_seq, new
 
     def _returned(self, y: Tensor, mem: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -166,6 +184,7 @@ class Neuron(snn.Leaky):
         """Leave the graph behind: a copy or pickle taken during training carries the bare potential."""
         state = self.__dict__.copy()
         state.pop("_observer", None)
+        state.pop("_taps", None)
         state["_buffers"] = {**self._buffers, "mem": self.mem.detach()}
         return state
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import checks, functional
+from ..energy.layers import Tap
 from ..neurons.leaky import Leaky
 from ..observe import Observer
 from ..surrogate import Surrogate
@@ -31,6 +32,7 @@ class LeakyNode(Node):
     """What stands in for a surrogate left out; ``None``: SpikingJelly's own default."""
 
     _observer: Observer | None = None
+    _taps: tuple[Tap, ...] = ()
 
     def __init__(
         self,
@@ -96,25 +98,35 @@ class LeakyNode(Node):
     def _simulate(
         self, x_seq: Tensor, v: Tensor | None, return_v_seq: bool = False, single: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        rate = self._rate
+        neuron, start, rate = self._equations(), v, self._rate
+        parameters = {
+            "decay": 1 - rate,
+            "gain": rate if self.decay_input else 1.0,
+            "threshold": self.v_threshold,
+            **self._parameters_of_its_own(),
+        }
+        options = {
+            "surrogate": as_surrogate(self.surrogate_function),
+            "detach_reset": self.detach_reset,
+            "names": _NAMES,
+            "implementation": self._implementation(x_seq),
+            "single": single,
+        }
+        for tap in self._taps:
+            tap.begin()
         y_seq, v, *v_seq = functional.run(
-            self._equations(),
+            neuron,
             x_seq,
-            v,
-            {
-                "decay": 1 - rate,
-                "gain": rate if self.decay_input else 1.0,
-                "threshold": self.v_threshold,
-                **self._parameters_of_its_own(),
-            },
-            surrogate=as_surrogate(self.surrogate_function),
-            detach_reset=self.detach_reset,
+            start,
+            parameters,
             return_v_seq=return_v_seq,
-            names=_NAMES,
             observer=self._observer,
-            implementation=self._implementation(x_seq),
-            single=single,
+            **options,
         )
+        for tap in self._taps:
+            if tap.alive:
+                terms = functional.events(neuron, x_seq, start, parameters, y_seq, power=tap.power, **options)
+                tap.see(terms, 1 if single else 2)
         return y_seq, v, v_seq[0] if return_v_seq else None
 
     def extra_repr(self) -> str:

@@ -148,6 +148,7 @@ class _NodeBase(neuron.BaseNode):
         """Leave the graph behind: a copy or pickle taken during training carries the bare states."""
         state = self.__dict__.copy()
         state.pop("_observer", None)
+        state.pop("_taps", None)
         state["_memories"] = {name: _detached(value) for name, value in self._memories.items()}
         if "v_seq" in state:
             state["v_seq"] = _detached(state["v_seq"])

@@ -1,0 +1,266 @@
+r"""Penalties on spikes that are added to a training loss: ``loss = task + lam * penalty()``.
+
+.. math::
+
+    \Omega = \frac{1}{p\,N} \sum_{t, n, i} \psi_i\, s_{i,n,t}^{\,p}
+
+with :math:`s` the spikes, summed over steps, layers and neurons, and the mean over the :math:`N` samples of
+the batch.  With :math:`\psi_i` the number of synapses that neuron :math:`i` drives, and spikes of 0 and 1,
+this is the number of synaptic operations divided by :math:`p`: the energy itself, :math:`E =
+p\,E_{AC}\,\Omega`.
+
+The exponent changes the gradient alone.  :math:`p = 1` also pushes neurons that are silent, as far as the
+surrogate reaches; :math:`p > 1` only those that fired.
+
+What counts as a spike: for a VSN its gate; for a LIFB every spike of a burst, so that a burst counts
+:math:`\kappa` times and a learned :math:`\kappa` is pushed as well, with the exponent on the events (spike
+and burst) and not on :math:`\kappa`; elsewhere what is emitted, without its amplitude or snnTorch's
+``graded_spikes_factor``.
+
+Source: Suetake et al., arXiv:2302.01500; counting graded spikes and bursts is inferred.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import layers
+from .layers import Layer, Terms
+from .synapses import fan_out
+
+__all__ = ["BalancedSpikePenalty", "SpikingActivityLoss", "SynapticPenalty", "TotalSpikePenalty"]
+
+
+class _Record:
+    """What a layer has been seen to spend since the last loss."""
+
+    def __init__(self, with_gradients: bool) -> None:
+        self.with_gradients = with_gradients
+        self.total: Tensor | float = 0.0
+        self.steps = 0
+
+
+class Penalty:
+    """Base of the penalties: watches the spiking layers of a network, and sums up."""
+
+    def __init__(self, net: nn.Module, p: float = 1) -> None:
+        if isinstance(p, bool) or not isinstance(p, (int, float)):
+            raise TypeError(f"p must be a number, got {type(p).__name__}; use 1 or 2")
+        if not 1 <= p < math.inf:
+            raise ValueError(f"p={p} must be at least 1 and finite; 1 works best in the paper")
+        self.p = p
+        self._records: dict[str, _Record] = {}
+        self._taken = False
+        self._layers = [layer for layer in layers.spiking(net) if self._matters(layer)]
+        self._ends = [layers.watch(layer, self, p) for layer in self._layers]
+
+    def _matters(self, layer: Layer) -> bool:
+        return True
+
+    def _weight(self, layer: Layer, neurons: torch.Size) -> float | Tensor:
+        """Return what a spike of each of the `neurons` costs."""
+        raise NotImplementedError
+
+    def _layer_total(self, record: _Record) -> Tensor | float:
+        return record.total
+
+    def __call__(self) -> Tensor:
+        """Return the penalty for all that has run since the last call, and forget it.
+
+        Raises
+        ------
+        RuntimeError
+            Nothing has run since the last call, or since the network was reset.
+        """
+        for layer in self._layers:
+            if layer.name in self._records and layer.fresh():
+                self.forget(layer)
+        if not self._records:
+            raise RuntimeError(
+                "the penalty was already taken for this forward pass; call it once, after each forward"
+                if self._taken
+                else "the penalty was called before any forward pass, or after a reset; run the network first"
+            )
+        self._taken = True
+        total: Any = sum(self._layer_total(record) for record in self._records.values())
+        self._records.clear()
+        return total
+
+    def clear(self) -> None:
+        """Forget what has run since the last call."""
+        self._records.clear()
+
+    def remove(self) -> None:
+        """Watch the network no longer; the penalty cannot be called again."""
+        for end in self._ends:
+            end()
+        self._ends = []
+        self._records.clear()
+
+    def forget(self, layer: Layer) -> None:
+        """Forget what `layer` did before it was reset."""
+        if self._records.pop(layer.name, None) is not None:
+            self._taken = False
+
+    def see(self, layer: Layer, terms: Terms, leading: int) -> None:
+        """Add the events of `layer` to its record.
+
+        What ran without gradients never mixes with what ran with them: validation leaves no trace in
+        training.
+        """
+        grad = torch.is_grad_enabled()
+        record = self._records.get(layer.name)
+        if record is None or (grad and not record.with_gradients):
+            record = self._records[layer.name] = _Record(grad)
+        elif record.with_gradients and not grad:
+            return
+        spikes = terms[0][1]
+        weight = self._weight(layer, spikes.shape[leading:])
+        batch = spikes.shape[leading - 1]
+        for each, events in terms:
+            record.total = record.total + _weighted(events, weight, each, self.p, leading) / batch
+        record.steps += spikes.shape[0] if leading == 2 else 1
+
+    def __getstate__(self) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be copied or pickled: it watches one network; build another "
+            f"for the "
+            "copy"
+        )
+
+
+class SynapticPenalty(Penalty):
+    """Synaptic operations of a forward pass: each spike costs the synapses that it drives.
+
+    Parameters
+    ----------
+    net : nn.Module
+        A network with spiking layers of snnTorch, SpikingJelly or this package.
+    sample_input : Tensor, or tuple of arguments
+        What `net` is called with, of the size that it is trained on: synapses are counted on it (`fan_out`).
+    p : float, default 1
+        Exponent of the spikes, at least 1; see `snn_ext.energy.penalties`.
+
+    Raises
+    ------
+    TypeError, ValueError, NotImplementedError
+        Naming the argument, the value and the remedy; see `fan_out` for what can be counted.
+
+    Notes
+    -----
+    Called after the forward, it returns a number with a gradient, synaptic operations per sample divided by
+    `p`, and starts anew.  Copies of the network are not watched.  Source: arXiv:2302.01500.
+
+    Examples
+    --------
+    ::
+
+        penalty = SynapticPenalty(net, images[:1])
+        for images, labels in loader:
+            loss = cross_entropy(net(images), labels) + 1e-6 * penalty()
+    """
+
+    def __init__(self, net: nn.Module, sample_input: Any, p: float = 1) -> None:
+        self.fan_out = fan_out(net, sample_input)
+        super().__init__(net, p)
+
+    def _matters(self, layer: Layer) -> bool:
+        psi = self.fan_out.get(layer.name)
+        return psi is not None and bool(psi.any())
+
+    def _weight(self, layer: Layer, neurons: torch.Size) -> Tensor:
+        psi = self.fan_out[layer.name]
+        if psi.shape != neurons:
+            raise ValueError(
+                f"layer {layer.name!r} has neurons of shape {tuple(neurons)}, but its synapses were counted "
+                f"for "
+                f"{tuple(psi.shape)}; build the penalty with a sample_input of the size that the network is "
+                "trained on"
+            )
+        return psi
+
+
+class TotalSpikePenalty(Penalty):
+    """All spikes of a forward pass, whatever they drive: a rival in arXiv:2302.01500.
+
+    Parameters
+    ----------
+    net, sample_input, p
+        As in `SynapticPenalty`; `sample_input` is not needed.
+    """
+
+    def __init__(self, net: nn.Module, sample_input: Any = None, p: float = 1) -> None:
+        super().__init__(net, p)
+
+    def _weight(self, layer: Layer, neurons: torch.Size) -> float:
+        return 1.0
+
+
+class BalancedSpikePenalty(Penalty):
+    """The mean number of spikes of a neuron, summed over layers: a rival in arXiv:2302.01500.
+
+    Parameters
+    ----------
+    net, sample_input, p
+        As in `SynapticPenalty`; `sample_input` is not needed.
+    """
+
+    def __init__(self, net: nn.Module, sample_input: Any = None, p: float = 1) -> None:
+        super().__init__(net, p)
+
+    def _weight(self, layer: Layer, neurons: torch.Size) -> float:
+        return 1.0 / max(1, neurons.numel())
+
+
+class SpikingActivityLoss(BalancedSpikePenalty):
+    """Spiking activity, the fraction of neurons that fire in a step, summed over layers.
+
+    Parameters
+    ----------
+    net : nn.Module
+        A network with spiking layers of snnTorch, SpikingJelly or this package.
+
+    Notes
+    -----
+    Events / (batch * neurons * steps), after the authors of the VSN (their code to arXiv:2311.09267, with
+    weights from 0.01 to 1).
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+
+    def _layer_total(self, record: _Record) -> Tensor | float:
+        return record.total / record.steps
+
+
+def _weighted(s: Tensor, weight: float | Tensor, each: float | Tensor, p: float, leading: int) -> Tensor:
+    """Return the sum of ``weight * each * s ** p / p`` over all of `s`."""
+    if isinstance(each, Tensor) or each != 1:
+        return (weight * each * s**p).sum() / p
+    weight = torch.as_tensor(weight, dtype=torch.float64, device=s.device)
+    return _Weighted.apply(s, weight, p, leading)
+
+
+class _Weighted(torch.autograd.Function):
+    """A weighted sum that reads the spikes once, and whose gradient takes no memory where p is 1."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, weight: Tensor, p: float, leading: int) -> Tensor:
+        ctx.p = p
+        ctx.save_for_backward(s if p != 1 else None, weight)
+        ctx.like = s.shape, s.dtype
+        dtype = torch.float64 if s.dtype == torch.float64 else torch.float32
+        powers = s if p == 1 else s**p
+        counts = powers.sum(dim=tuple(range(leading)), dtype=dtype).double()
+        return ((counts * weight).sum() / p).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        s, weight = ctx.saved_tensors
+        shape, dtype = ctx.like
+        slope = (weight * grad.double()).to(dtype).expand(shape)
+        return slope if s is None else slope * s ** (ctx.p - 1), None, None, None

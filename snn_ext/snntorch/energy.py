@@ -1,0 +1,141 @@
+"""snnTorch's face of energy: its spiking layers, and penalties in the style of its ``functional.reg``."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import snntorch as snn
+from snntorch import utils
+from torch import Tensor, nn
+
+from ..energy import BalancedSpikePenalty, SynapticPenalty, TotalSpikePenalty
+from ..energy.layers import Layer
+from ..energy.penalties import Penalty
+from ..energy.schedules import check_lambda
+from ._base import Neuron
+from .neurons import VSN
+
+__all__ = ["balanced_spike_reg", "synaptic_reg", "total_spike_reg"]
+
+_SEQUENCES = tuple(
+    getattr(snn, name) for name in ("StateLeaky", "LinearLeaky", "AssociativeLeaky") if hasattr(snn, name)
+)
+"""snnTorch's layers that take all steps at once."""
+
+
+class _Layer(Layer):
+    """A spiking layer of snnTorch."""
+
+    def __init__(self, name: str, module: Any) -> None:
+        super().__init__(name, module)
+        self.own = isinstance(module, Neuron)
+        self.graded = isinstance(module, VSN)
+        self._last: Any = None
+
+    @property
+    def leading(self) -> int:
+        return 2 if isinstance(self.module, _SEQUENCES) else 1
+
+    def spikes(self, y: Tensor) -> Tensor:
+        factor = getattr(self.module, "graded_spikes_factor", 1)
+        plain = not isinstance(factor, Tensor) or (not factor.requires_grad and bool((factor == 1).all()))
+        return y if plain else y / factor
+
+    def fresh(self) -> bool:
+        mem = self._mem()
+        last = None if self._last is None else self._last()
+        return mem is not None and last is not mem and not bool(mem.any())
+
+    def ran(self) -> None:
+        mem = self._mem()
+        self._last = None if mem is None else weakref.ref(mem)
+
+    def _mem(self) -> Tensor | None:
+        mem = getattr(self.module, "mem", None)
+        return mem if isinstance(mem, Tensor) else None
+
+
+def describe(name: str, module: nn.Module) -> Layer | None:
+    """Return `module` as a spiking layer, if it is one of snnTorch."""
+    return _Layer(name, module) if isinstance(module, snn.SpikingNeuron) else None
+
+
+def reset_states(net: nn.Module) -> None:
+    """Reset `net` as snnTorch does."""
+    if any(isinstance(module, snn.SpikingNeuron) for module in net.modules()):
+        utils.reset(net)
+
+
+class _Regularizer:
+    """A penalty times its weight, as snnTorch's training loops take it."""
+
+    def __init__(self, penalty: Penalty, Lambda: float | Callable[[int], float]) -> None:
+        if not callable(Lambda):
+            check_lambda(Lambda, "Lambda")
+        self.penalty, self.Lambda, self.step = penalty, Lambda, 0
+        # snntorch.backprop knows its regularisers by name, and has this one on its list alone: it then calls
+        # them with the spikes, not the potentials.
+        self.__name__ = "l1_rate_sparsity"
+
+    def __call__(self, spk_out: Tensor | None = None) -> Tensor:
+        """Return the weighted penalty for what has run; `spk_out` is not needed, the layers are watched."""
+        lam = check_lambda(self.Lambda(self.step), "Lambda") if callable(self.Lambda) else self.Lambda
+        self.step += 1
+        return lam * self.penalty()
+
+
+def synaptic_reg(
+    net: nn.Module, sample_input: Any, Lambda: float | Callable[[int], float] = 1e-6, p: float = 1
+) -> _Regularizer:
+    """Return `snn_ext.energy.SynapticPenalty` as a regulariser of snnTorch.
+
+    Parameters
+    ----------
+    net, sample_input, p
+        As in `SynapticPenalty`.
+    Lambda : float or callable, default 1e-6
+        Weight in the loss, or a schedule such as `snn_ext.energy.LinearRamp`, which then counts the calls.
+
+    Returns
+    -------
+    callable
+        Takes ``spk_out`` and returns the weighted penalty; goes as ``regularization`` into the loops of
+        ``snntorch.backprop``.
+
+    Raises
+    ------
+    TypeError, ValueError, NotImplementedError
+        Naming the argument, the value and the remedy.
+
+    Examples
+    --------
+    ::
+
+        reg = synaptic_reg(net, images[:1], Lambda=1e-6)
+        backprop.BPTT(net, loader, optimizer, criterion, num_steps=8, time_var=False, regularization=reg)
+    """
+    return _regularizer(SynapticPenalty, net, sample_input, Lambda, p)
+
+
+def total_spike_reg(
+    net: nn.Module, sample_input: Any = None, Lambda: float | Callable[[int], float] = 1e-6, p: float = 1
+) -> _Regularizer:
+    """Return `snn_ext.energy.TotalSpikePenalty` as a regulariser of snnTorch; see `synaptic_reg`."""
+    return _regularizer(TotalSpikePenalty, net, sample_input, Lambda, p)
+
+
+def balanced_spike_reg(
+    net: nn.Module, sample_input: Any = None, Lambda: float | Callable[[int], float] = 1e-6, p: float = 1
+) -> _Regularizer:
+    """Return `snn_ext.energy.BalancedSpikePenalty` as a regulariser of snnTorch; see `synaptic_reg`."""
+    return _regularizer(BalancedSpikePenalty, net, sample_input, Lambda, p)
+
+
+def _regularizer(
+    kind: Any, net: nn.Module, sample_input: Any, Lambda: float | Callable[[int], float], p: float
+) -> _Regularizer:
+    if not callable(Lambda):
+        check_lambda(Lambda, "Lambda")
+    return _Regularizer(kind(net, sample_input, p), Lambda)

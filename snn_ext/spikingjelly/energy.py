@@ -1,0 +1,110 @@
+"""SpikingJelly's face of energy: its spiking layers, and penalties with the words of its monitors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spikingjelly.activation_based import base, functional, neuron
+from torch import Tensor, nn
+
+from .. import energy
+from ..energy.layers import Layer
+from ..energy.penalties import Penalty
+from ._base import LeakyNode
+from .neurons import VSNNode
+
+__all__ = ["BalancedSpikePenalty", "SynapticPenalty", "TotalSpikePenalty"]
+
+_NEURONS = tuple(
+    getattr(neuron, name)
+    for name in (
+        "BaseNode",
+        "SimpleBaseNode",
+        "DSRIFNode",
+        "DSRLIFNode",
+        "GatedLIFNode",
+        "PSN",
+        "MaskedPSN",
+        "SlidingPSN",
+        "STBIFNode",
+        "ActivationAwareIFNode",
+    )
+    if hasattr(neuron, name)
+)
+_SIGNED = tuple(
+    getattr(neuron, name)
+    for name in ("TernaryIFNode", "TernaryLIFNode", "STBIFNode")
+    if hasattr(neuron, name)
+)
+_VALUED = tuple(getattr(neuron, name) for name in ("LIAFNode",) if hasattr(neuron, name))
+
+
+class _Layer(Layer):
+    """A spiking layer of SpikingJelly."""
+
+    def __init__(self, name: str, module: Any) -> None:
+        super().__init__(name, module)
+        self.own = isinstance(module, LeakyNode)
+        self.graded = isinstance(module, VSNNode)
+
+    @property
+    def leading(self) -> int:
+        return 2 if getattr(self.module, "step_mode", "m") == "m" else 1
+
+    def fresh(self) -> bool:
+        memories: dict[str, Any] = getattr(self.module, "_memories", {})
+        state = memories.get("v", next(iter(memories.values()), None))
+        return bool(memories) and not isinstance(state, Tensor)
+
+    def refuse(self) -> str:
+        if isinstance(self.module, _SIGNED):
+            return "emits negative spikes, which are not counted"
+        if isinstance(self.module, _VALUED):
+            return "emits analogue values, which are no spikes"
+        return super().refuse()
+
+
+def describe(name: str, module: nn.Module) -> Layer | None:
+    """Return `module` as a spiking layer, if it is one of SpikingJelly."""
+    return _Layer(name, module) if isinstance(module, _NEURONS) else None
+
+
+def reset_states(net: nn.Module) -> None:
+    """Reset `net` as SpikingJelly does."""
+    if any(isinstance(module, base.MemoryModule) for module in net.modules()):
+        functional.reset_net(net)
+
+
+class _Monitor(Penalty):
+    """The words of SpikingJelly's monitors: ``reset_net`` clears, as do these."""
+
+    def clear_recorded_data(self) -> None:
+        """Forget what has run since the last call."""
+        self.clear()
+
+    def remove_hooks(self) -> None:
+        """Watch the network no longer."""
+        self.remove()
+
+
+class SynapticPenalty(_Monitor, energy.SynapticPenalty):
+    """`snn_ext.energy.SynapticPenalty` with the words of a monitor; ``functional.reset_net`` clears it.
+
+    Examples
+    --------
+    ::
+
+        penalty = SynapticPenalty(net, x_seq[:, :1])
+        for x_seq, labels in loader:
+            loss = cross_entropy(net(x_seq).mean(0), labels) + 1e-6 * penalty()
+            ...
+            functional.reset_net(net)
+    """
+
+
+class TotalSpikePenalty(_Monitor, energy.TotalSpikePenalty):
+    """`snn_ext.energy.TotalSpikePenalty` with the words of a monitor; see `SynapticPenalty`."""
+
+
+class BalancedSpikePenalty(_Monitor, energy.BalancedSpikePenalty):
+    """`snn_ext.energy.BalancedSpikePenalty` with the words of a monitor; see `SynapticPenalty`."""

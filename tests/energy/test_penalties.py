@@ -1,0 +1,364 @@
+"""Penalties: exact counts, gradients through the surrogate, one life from a forward to a loss."""
+
+import copy
+import gc
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from snn_ext import energy
+from snn_ext.energy import (
+    BalancedSpikePenalty,
+    ConstantLambda,
+    LinearRamp,
+    SpikingActivityLoss,
+    SynapticPenalty,
+    TotalSpikePenalty,
+    fan_out,
+)
+from snn_ext.surrogate import Sigmoid
+
+STEPS, BATCH = 4, 3
+
+
+def network(face, neuron=None):
+    torch.manual_seed(0)
+    make = neuron or face.lif
+    net = nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1), make(), nn.Conv2d(3, 4, 3, stride=2, padding=1), make(),
+        nn.Flatten(), nn.Linear(4 * 9, 5),
+    )  # fmt: skip
+    if face.name == "spikingjelly":
+        face.functional.set_step_mode(net, "s")
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(3)
+    return net
+
+
+def reset(face, net):
+    face.ext.reset(net) if face.name == "snntorch" else face.functional.reset_net(net)
+
+
+def run(face, net, x_seq):
+    reset(face, net)
+    return torch.stack([net(x) for x in x_seq])
+
+
+def caught(face, net, x_seq):
+    """Return what each neuron emits, by layer, of shape (T, N, ...)."""
+    seen = {}
+    hooks = [
+        net[i].register_forward_hook(
+            lambda m, a, y, i=i: seen.setdefault(str(i), []).append(y[0] if isinstance(y, tuple) else y)
+        )
+        for i in (1, 3)
+    ]
+    run(face, net, x_seq)
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.stack(ys) for name, ys in seen.items()}
+
+
+@pytest.fixture
+def x_seq():
+    return 2 * torch.rand(STEPS, BATCH, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+class TestValue:
+    @pytest.mark.parametrize("p", [1, 2, 3])
+    def test_p_times_the_penalty_is_the_number_of_synaptic_operations(self, face, x_seq, p):
+        net = network(face)
+        penalty = SynapticPenalty(net, x_seq[0], p)
+        psi, spikes = fan_out(net, x_seq[0]), caught(face, net, x_seq)
+        operations = sum((spikes[name] * psi[name]).sum() for name in spikes)
+        assert operations > 100
+        assert float(p * penalty()) == pytest.approx(float(operations) / BATCH, rel=1e-6)
+
+    def test_the_rivals_and_the_activity(self, face, x_seq):
+        net = network(face)
+        total, balanced, activity = (
+            TotalSpikePenalty(net),
+            BalancedSpikePenalty(net),
+            SpikingActivityLoss(net),
+        )
+        spikes = caught(face, net, x_seq).values()
+        assert total().item() == pytest.approx(sum(s.sum().item() for s in spikes) / BATCH)
+        means = [s.mean().item() for s in spikes]
+        assert balanced().item() == pytest.approx(STEPS * sum(means))
+        assert activity().item() == pytest.approx(sum(means))
+
+    def test_a_graded_spike_counts_as_its_gate(self, face, x_seq):
+        net = network(face, face.vsn)
+        penalty = TotalSpikePenalty(net)
+        spikes = caught(face, net, x_seq).values()
+        gates = sum(float((s != 0).sum()) for s in spikes)
+        assert 0 < gates != sum(float(s.sum()) for s in spikes)
+        assert penalty().item() == pytest.approx(gates / BATCH)
+
+    @pytest.mark.parametrize("p", [1, 2])
+    def test_a_burst_counts_as_its_spikes_with_the_exponent_on_events(self, face, x_seq, p):
+        net = network(face, lambda: face.lifb(burst_intensity=3.0))
+        penalty = TotalSpikePenalty(net, p=p)
+        spikes = caught(face, net, x_seq).values()
+        assert any((s == 3).any() for s in spikes)
+        assert p * penalty().item() == pytest.approx(sum(float(s.sum()) for s in spikes) / BATCH)
+
+    def test_an_amplitude_is_no_number_of_spikes(self, face, x_seq):
+        net = network(face, lambda: face.mpr(0.5, 0.25, amplitude=0.5))
+        penalty = TotalSpikePenalty(net)
+        spikes = caught(face, net, x_seq).values()
+        assert penalty().item() == pytest.approx(sum(float((s != 0).sum()) for s in spikes) / BATCH)
+
+    def test_both_frameworks_give_the_same_number(self, x_seq):
+        snn = pytest.importorskip("snntorch")
+        neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+        found = []
+        for make in (
+            lambda: snn.Leaky(0.5, 0.5, init_hidden=True, reset_mechanism="zero"),
+            lambda: neuron.LIFNode(2.0, False, 0.5),
+        ):
+            torch.manual_seed(0)
+            net = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), make(), nn.Flatten(), nn.Linear(108, 5))
+            penalty = SynapticPenalty(net, x_seq[0])
+            for x in x_seq:
+                net(x)
+            found.append(penalty().item())
+        assert found[0] == found[1] > 0
+
+    def test_multi_step_and_single_step_agree(self, face, x_seq):
+        neuron = face.lifb()
+        penalty = TotalSpikePenalty(neuron)
+        if face.name == "snntorch":
+            neuron.multi_step(x_seq)
+        else:
+            face.functional.set_step_mode(neuron, "m")
+            neuron(x_seq)
+        fused = penalty().item()
+        reset(face, neuron)
+        if face.name == "spikingjelly":
+            face.functional.set_step_mode(neuron, "s")
+        for x in x_seq:
+            neuron(x)
+        assert penalty().item() == fused > 0
+
+    def test_a_constant_factor_of_snntorch_is_no_number_of_spikes(self, x_seq):
+        snn = pytest.importorskip("snntorch")
+        neuron = snn.Leaky(0.5, 0.5, init_hidden=True, graded_spikes_factor=0.25)
+        penalty = TotalSpikePenalty(neuron)
+        spikes = neuron(x_seq[0])
+        assert penalty().item() == pytest.approx(float((spikes != 0).sum()) / BATCH)
+
+
+def smooth(face, kind):
+    """Return a neuron of ours whose step is smooth, in float64."""
+    word = "spike_grad" if face.name == "snntorch" else "surrogate_function"
+    surrogate = {word: Sigmoid(slope=2.0, spiking=False)}
+    if kind == "lifb":
+        return face.lifb(burst_intensity=2.5, **surrogate)
+    if face.name == "snntorch":
+        return face.ext.VSN(0.5, 0.5, init_hidden=True, **surrogate)
+    return face.ext.VSNNode(2.0, False, 0.5, **surrogate)
+
+
+class TestGradient:
+    @pytest.mark.parametrize("kind", ["lifb", "vsn"])
+    @pytest.mark.parametrize("p", [1, 2, 3])
+    def test_against_finite_differences_through_a_smooth_step(self, face, kind, p):
+        neuron = smooth(face, kind)
+        if face.name == "spikingjelly":
+            face.functional.set_step_mode(neuron, "s")
+        net = nn.Sequential(neuron, nn.Linear(4, 3)).double()
+        x = torch.randn(2, 4, dtype=torch.float64)
+        penalty = SynapticPenalty(net, x, p)
+
+        def value(x):
+            reset(face, net)
+            net(x)
+            net(0.5 * x)
+            return penalty()
+
+        assert torch.autograd.gradcheck(value, x.requires_grad_())
+
+    def test_an_exponent_above_one_passes_nothing_to_silent_neurons(self, face):
+        x = torch.full((1, 6), 0.4, requires_grad=True)  # threshold 0.5: all silent
+        grads = []
+        for p in (1, 2):
+            neuron = face.lif()
+            penalty = TotalSpikePenalty(neuron, p=p)
+            neuron(x)
+            (grad,) = torch.autograd.grad(penalty(), x, allow_unused=True)
+            grads.append(grad)
+        assert (grads[0] > 0).all()
+        assert not grads[1].any()
+
+    def test_training_with_it_saves_operations(self, face, x_seq):
+        net = network(face)
+        penalty = SynapticPenalty(net, x_seq[0])
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+        spent = []
+        for _ in range(10):
+            run(face, net, x_seq)
+            omega = penalty()
+            spent.append(omega.item())
+            optimizer.zero_grad()
+            (0.1 * omega).backward()
+            optimizer.step()
+        assert spent[-1] < 0.8 * spent[0]
+
+
+class TestLife:
+    def test_called_too_early_or_twice(self, face, x_seq):
+        net = network(face)
+        penalty = SynapticPenalty(net, x_seq[0])
+        with pytest.raises(RuntimeError, match="before any forward"):
+            penalty()
+        run(face, net, x_seq)
+        penalty()
+        with pytest.raises(RuntimeError, match="already taken"):
+            penalty()
+
+    def test_a_reset_clears_it(self, face, x_seq):
+        net = network(face)
+        penalty = TotalSpikePenalty(net)
+        run(face, net, x_seq)
+        reset(face, net)
+        with pytest.raises(RuntimeError, match="after a reset"):
+            penalty()
+        run(face, net, 2 * x_seq)
+        run(face, net, x_seq)
+        last = penalty().item()
+        run(face, net, x_seq)
+        assert penalty().item() == last
+
+    def test_validation_leaves_no_trace_in_training(self, face, x_seq):
+        net = network(face)
+        penalty = TotalSpikePenalty(net)
+        run(face, net, x_seq)
+        expected = penalty().item()
+        with torch.no_grad():
+            for x in x_seq:
+                net(x)
+        for x in x_seq:
+            net(x)
+        omega = penalty()
+        assert omega.requires_grad
+        run(face, net, x_seq)
+        assert penalty().item() == expected
+
+    def test_nothing_is_held_once_the_loss_is_taken(self, face, x_seq):
+        net = network(face)
+        penalty = SynapticPenalty(net, x_seq[0])
+        held = set()
+        for _ in range(3):
+            run(face, net, x_seq)
+            penalty().backward()
+            gc.collect()
+            held.add(sum(isinstance(o, torch.Tensor) and o.grad_fn is not None for o in gc.get_objects()))
+            assert not penalty._records
+        assert len(held) == 1
+
+    @pytest.mark.parametrize("kind", ["lif", "lifb"])
+    def test_dropped_removed_and_copied(self, face, x_seq, kind):
+        net = network(face, getattr(face, kind))
+        penalty = TotalSpikePenalty(net)
+        other = copy.deepcopy(net)
+        run(face, other, x_seq)
+        assert not penalty._records
+        if face.name == "spikingjelly":
+            assert pickle.loads(pickle.dumps(net))
+        penalty.remove()
+        run(face, net, x_seq)
+        with pytest.raises(RuntimeError, match="before any"):
+            penalty()
+        assert not any(m._forward_hooks or getattr(m, "_taps", ()) for m in net.modules())
+        penalty = TotalSpikePenalty(net)
+        with pytest.raises(TypeError, match="cannot be copied"):
+            copy.deepcopy(penalty)
+        del penalty
+        gc.collect()
+        run(face, net, x_seq)
+
+    def test_two_penalties_on_one_network(self, face, x_seq):
+        net = network(face)
+        one, two = TotalSpikePenalty(net), TotalSpikePenalty(net)
+        run(face, net, x_seq)
+        assert one().item() == two().item()
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("p", "error"), [(0.5, ValueError), (float("inf"), ValueError), ("1", TypeError)]
+    )
+    def test_an_exponent_below_one(self, face, p, error):
+        with pytest.raises(error, match="p"):
+            TotalSpikePenalty(face.lif(), p=p)
+
+    def test_a_network_without_spikes(self):
+        with pytest.raises(ValueError, match="no spiking layer"):
+            TotalSpikePenalty(nn.Linear(2, 2))
+
+    def test_another_size_than_the_sample(self, face, x_seq):
+        net = nn.Sequential(face.lif(), nn.Conv2d(1, 2, 3))
+        penalty = SynapticPenalty(net, torch.rand(1, 1, 9, 9))
+        with pytest.raises(ValueError, match=r"layer '0' has neurons of shape \(1, 6, 6\)"):
+            net(x_seq[0])
+        penalty.remove()
+
+    @pytest.mark.parametrize("lam", [-1e-6, float("nan"), float("inf")])
+    def test_a_negative_lambda(self, lam):
+        for make in (ConstantLambda, lambda lam: LinearRamp(lam, 10)):
+            with pytest.raises(ValueError, match="lam="):
+                make(lam)
+        with pytest.raises(ValueError, match="steps=0"):
+            LinearRamp(1e-6, 0)
+
+
+class TestFaces:
+    @pytest.mark.parametrize("name", ["synaptic_reg", "total_spike_reg", "balanced_spike_reg"])
+    def test_a_regulariser_in_the_loops_of_snntorch(self, name):
+        pytest.importorskip("snntorch")
+        import snntorch as snn
+        from snntorch import backprop
+        from snntorch import functional as SF
+
+        from snn_ext.snntorch import LIFB
+        from snn_ext.snntorch import energy as face
+
+        net = nn.Sequential(
+            nn.Linear(4, 8), LIFB(0.5, 0.3, init_hidden=True), nn.Linear(8, 2),
+            snn.Leaky(0.5, init_hidden=True, output=True),
+        )  # fmt: skip
+        loader = [(torch.rand(5, 4), torch.randint(2, (5,)))] * 2
+        weights = []
+
+        def schedule(step):
+            weights.append(step)
+            return 1e-3
+
+        reg = getattr(face, name)(net, torch.rand(1, 4), schedule)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        loss = backprop.BPTT(
+            net, loader, optimizer, SF.ce_rate_loss(), num_steps=3, time_var=False, regularization=reg
+        )
+        assert torch.isfinite(torch.as_tensor(loss))
+        assert weights == [0, 1]
+        assert not reg.penalty._records
+        with pytest.raises(ValueError, match="Lambda=-1"):
+            getattr(face, name)(net, torch.rand(1, 4), -1)
+
+    def test_the_words_of_a_monitor(self, x_seq):
+        neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+        from snn_ext.spikingjelly import energy as face
+
+        net = nn.Sequential(neuron.LIFNode(2.0, False, 0.5), nn.Flatten(), nn.Linear(36, 2))
+        for kind in (face.SynapticPenalty, face.TotalSpikePenalty, face.BalancedSpikePenalty):
+            penalty = kind(net, x_seq[0])
+            assert isinstance(penalty, getattr(energy, kind.__name__))
+            net(x_seq[0])
+            penalty.clear_recorded_data()
+            with pytest.raises(RuntimeError, match="before any forward"):
+                penalty()
+            penalty.remove_hooks()
