@@ -109,28 +109,33 @@ def _described(name: str, module: nn.Module) -> Layer | None:
     return None
 
 
+_counting: list[nn.Module] = []
+"""The networks that run only to be counted."""
+
+
 class Tap:
     """Shows a watcher the events of one layer; the watcher is held weakly, and copies show nobody."""
 
     def __init__(self, layer: Layer | None, watcher: Any = None, power: float = 1.0) -> None:
         self.layer: Any = layer
         self.power = power
-        self._watcher = weakref.ref(watcher) if watcher is not None else lambda: None
+        self._watcher: Callable[[], Any] = weakref.ref(watcher) if watcher is not None else lambda: None
 
     @property
     def alive(self) -> bool:
-        return self._watcher() is not None
+        """Whether anybody watches; nobody does while synapses are counted (`untouched`)."""
+        return not _counting and self._watcher() is not None
 
     def begin(self) -> None:
         """To be called before the layer runs."""
         watcher = self._watcher()
-        if watcher is not None and self.layer.fresh():
+        if self.alive and self.layer.fresh():
             watcher.forget(self.layer)
 
     def see(self, terms: Terms, leading: int) -> None:
         """To be called after it has run, with its events and how many dimensions stand before the neurons."""
         watcher = self._watcher()
-        if watcher is not None:
+        if self.alive:
             watcher.see(self.layer, terms, leading)
             self.layer.ran()
 
@@ -183,15 +188,17 @@ def reset(net: nn.Module) -> None:
 
 @contextlib.contextmanager
 def untouched(net: nn.Module) -> Iterator[None]:
-    """Give `net` back its states, statistics and training flags as they were."""
+    """Give `net` back its states, statistics and training flags as they were; no `Tap` shows what it does."""
     kept = ("_buffers", "_memories")
     before = [
         (module, module.__dict__.copy(), {name: dict(getattr(module, name, {})) for name in kept})
         for module in net.modules()
     ]
+    _counting.append(net)
     try:
         yield
     finally:
+        _counting.remove(net)
         for module, attributes, contents in before:
             module.__dict__.clear()
             module.__dict__.update(attributes)

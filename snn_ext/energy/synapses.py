@@ -277,7 +277,8 @@ class Wiring:
                 synapse.drives[layer.name] = most if before is None else torch.maximum(before, most)
             synapse.total = None
         for tensor in returned:
-            found = torch.autograd.grad(tensor.sum(), leaves, retain_graph=True, allow_unused=True)
+            with torch.enable_grad():
+                found = torch.autograd.grad(tensor.sum(), leaves, retain_graph=True, allow_unused=True)
             consumed |= {
                 layer.name for (layer, *_), g in zip(tracer.leaves, found, strict=True) if g is not None
             }
@@ -346,11 +347,10 @@ class _Tracer(TorchFunctionMode):
         def run(*args: Any, **kwargs: Any) -> Any:
             if self._paused:
                 return inner(*args, **kwargs)
-            for x in _tensors((args, kwargs)):
-                if _followed(x):
-                    self._reached(x)
-            self._paused = True
+            self._paused = True  # also for the questions asked here
             try:
+                for x in filter(_followed, _tensors((args, kwargs))):
+                    self._reached(x)
                 output = inner(*_plain(args), **_plain(kwargs))
             finally:
                 self._paused = False
@@ -393,8 +393,8 @@ class _Tracer(TorchFunctionMode):
         followed = [x for x in _tensors((args, kwargs)) if _followed(x)]
         if name in _SYNAPSES:
             return self._synapse(func, name, args, kwargs)
-        if not followed:
-            return func(*args, **kwargs)
+        if not followed or name.endswith("_like") or name.startswith("new_"):
+            return func(*_plain(args), **_plain(kwargs))
         if name == "multi_head_attention_forward" or name == "scaled_dot_product_attention":
             self._refuse(name, "attention multiplies spikes by spikes, and is left out of the count")
         if name in _PRODUCTS:

@@ -4,6 +4,7 @@ from ..observe import observe
 from . import _compat  # noqa: F401  (first: it refuses an unsupported release)
 from .conversion import accuracy_curve, conversion_report, convert, multi_step
 from .decoupling import decouple
+from .energy import balanced_spike_reg, synaptic_reg, total_spike_reg
 from .neurons import LIFB, VSN, SoftResetMPR, reset
 from .nir import export_to_nir, install_guard
 from .registration import register, unregister
@@ -16,6 +17,7 @@ __all__ = [
     "VSN",
     "SoftResetMPR",
     "accuracy_curve",
+    "balanced_spike_reg",
     "conversion_report",
     "convert",
     "decouple",
@@ -24,5 +26,7 @@ __all__ = [
     "observe",
     "register",
     "reset",
+    "synaptic_reg",
+    "total_spike_reg",
     "unregister",
 ]

@@ -75,7 +75,8 @@ class TestValue:
         psi, spikes = fan_out(net, x_seq[0]), caught(face, net, x_seq)
         operations = sum((spikes[name] * psi[name]).sum() for name in spikes)
         assert operations > 100
-        assert float(p * penalty()) == pytest.approx(float(operations) / BATCH, rel=1e-6)
+        run(face, net, x_seq)
+        assert p * penalty().item() == pytest.approx(operations.item() / BATCH, rel=1e-6)
 
     def test_the_rivals_and_the_activity(self, face, x_seq):
         net = network(face)
@@ -177,7 +178,8 @@ class TestGradient:
         def value(x):
             reset(face, net)
             net(x)
-            net(0.5 * x)
+            if face.name == "spikingjelly":  # snnTorch detaches the reset of the step before
+                net(0.5 * x)
             return penalty()
 
         assert torch.autograd.gradcheck(value, x.requires_grad_())

@@ -144,8 +144,9 @@ class TestNetworks:
         net(torch.rand(4, 6))
         before = {name: value.clone() for name, value in net.state_dict().items()}
         state = dict(net[2].__dict__), net[2].mem if face.name == "snntorch" else net[2].v
+        sample = torch.rand(2, 6)
         random = torch.get_rng_state()
-        fan_out(net, torch.rand(2, 6))
+        fan_out(net, sample)
         assert net.training
         assert net[3].training
         assert "forward" not in net[2].__dict__
