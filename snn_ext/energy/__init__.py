@@ -1,15 +1,18 @@
 """Energy: synapses counted exactly, penalties that train for few operations, a report of what is spent."""
 
 from .penalties import BalancedSpikePenalty, SpikingActivityLoss, SynapticPenalty, TotalSpikePenalty
+from .report import EnergyReport, measure_energy
 from .schedules import ConstantLambda, LinearRamp
 from .synapses import fan_out
 
 __all__ = [
     "BalancedSpikePenalty",
     "ConstantLambda",
+    "EnergyReport",
     "LinearRamp",
     "SpikingActivityLoss",
     "SynapticPenalty",
     "TotalSpikePenalty",
     "fan_out",
+    "measure_energy",
 ]

@@ -109,8 +109,8 @@ def _described(name: str, module: nn.Module) -> Layer | None:
     return None
 
 
-_counting: list[nn.Module] = []
-"""The networks that run only to be counted."""
+_alone: list[Any] = []
+"""Who alone may watch, the innermost last, while networks run only to be measured (`untouched`)."""
 
 
 class Tap:
@@ -123,8 +123,9 @@ class Tap:
 
     @property
     def alive(self) -> bool:
-        """Whether anybody watches; nobody does while synapses are counted (`untouched`)."""
-        return not _counting and self._watcher() is not None
+        """Whether anybody watches who may."""
+        watcher = self._watcher()
+        return watcher is not None and (not _alone or _alone[-1] is watcher)
 
     def begin(self) -> None:
         """To be called before the layer runs."""
@@ -187,18 +188,21 @@ def reset(net: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def untouched(net: nn.Module) -> Iterator[None]:
-    """Give `net` back its states, statistics and training flags as they were; no `Tap` shows what it does."""
+def untouched(net: nn.Module, watcher: Any = None) -> Iterator[None]:
+    """Give `net` back its states, statistics and training flags as they were.
+
+    Meanwhile a `Tap` shows what it does to `watcher` alone.
+    """
     kept = ("_buffers", "_memories")
     before = [
         (module, module.__dict__.copy(), {name: dict(getattr(module, name, {})) for name in kept})
         for module in net.modules()
     ]
-    _counting.append(net)
+    _alone.append(watcher)
     try:
         yield
     finally:
-        _counting.remove(net)
+        _alone.pop()
         for module, attributes, contents in before:
             module.__dict__.clear()
             module.__dict__.update(attributes)

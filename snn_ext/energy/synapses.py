@@ -240,6 +240,24 @@ class Synapse:
         self.dense = 0
         """Multiplications of a run on the sample, were nothing sparse."""
         self.drives: dict[str, Tensor] = {}
+        self.places = 0
+        """How often the weights were used on the sample, as a whole."""
+        self._weight: tuple[Tensor, dict[str, Any]] | None = None
+
+    def arrive(self, x: Tensor, weight: Tensor, options: dict[str, Any]) -> None:
+        """Note that `x` meets the weights."""
+        self._weight = weight, options
+        self.places += x.numel() // weight.shape[1] if self.kind == "linear" else len(x)
+        self.dense += self.meets(torch.ones_like(x))
+
+    def meets(self, x: Tensor) -> int:
+        """Return how many weights `x` meets, each of its elements counted by its value; steps may lead it."""
+        assert self._weight is not None
+        weight, options = self._weight
+        x = x.double()
+        if self.kind != "linear" and x.dim() > weight.dim():
+            x = x.flatten(0, x.dim() - weight.dim())
+        return round(float(_met(self.kind, x, weight, options).sum()))
 
 
 class Wiring:
@@ -261,8 +279,12 @@ class Wiring:
     def _count(self, tracer: _Tracer, returned: list[Tensor]) -> None:
         self.shapes: dict[str, torch.Size] = {}
         consumed = set(tracer.consumed)
+        steps: dict[str, int] = {}
         for layer, leading, leaf in tracer.leaves:
             self.shapes.setdefault(layer.name, leaf.shape[leading:])
+            steps[layer.name] = steps.get(layer.name, 0) + (leaf.shape[0] if leading == 2 else 1)
+            self.batch = leaf.shape[leading - 1]
+        self.steps = max(steps.values(), default=1)
         leaves = [leaf for *_, leaf in tracer.leaves]
         for synapse in self.synapses:
             if synapse.total is None:
@@ -287,6 +309,11 @@ class Wiring:
                 f"layer {name!r}: nothing consumes its spikes, so they are counted as driving no synapse",
                 stacklevel=4,
             )
+
+    def twin(self, synapse: Synapse) -> float:
+        """Return the multiplications of a sample in a network without spikes and time."""
+        whole = self.batch * self.steps
+        return synapse.dense / (whole if synapse.places % whole == 0 else self.batch)
 
     def fan_out(self) -> dict[str, Tensor]:
         """Return the number of synapses of each neuron, by layer."""
@@ -440,8 +467,7 @@ class _Tracer(TorchFunctionMode):
             self._refuse(name, "spikes serve as weights, which is left out of the count")
         options = {key: given[key] for key in names[3:] if key in given}
         synapse = self._at(weight, name)
-        plain = torch.ones_like(x, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
-        synapse.dense += round(float(_met(name, plain, weight, options).sum(dtype=torch.float64)))
+        synapse.arrive(x.detach(), weight, options)
         if _followed(x):
             with torch.enable_grad():
                 met = _met(name, x, weight, options).sum()
@@ -455,8 +481,8 @@ class _Tracer(TorchFunctionMode):
         if not fits or _followed(weight):
             self._refuse(name, "attention and other products of spikes are left out of the count")
         assert isinstance(weight, Tensor)
-        synapse = self._at(weight, name)
-        synapse.dense += x.numel() * weight.shape[1]  # type: ignore[union-attr]
+        synapse = self._at(weight, "linear")
+        synapse.arrive(x.detach(), weight.t(), {})  # type: ignore[union-attr]
         with torch.enable_grad():
             met = x.sum() * weight.shape[1]  # type: ignore[union-attr]
             synapse.total = met if synapse.total is None else synapse.total + met
