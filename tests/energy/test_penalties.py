@@ -283,6 +283,19 @@ class TestLife:
         gc.collect()
         run(face, net, x_seq)
 
+    def test_a_compiled_network_is_watched_alike(self, face):
+        net = nn.Sequential(nn.Linear(4, 8), face.lifb(), nn.Linear(8, 2))
+        penalty = SynapticPenalty(net, torch.rand(3, 4))
+        found = []
+        for run in (net, torch.compile(net, backend="aot_eager")):
+            reset(face, net)
+            run(20 * torch.rand(3, 4, generator=torch.Generator().manual_seed(0)))
+            omega = penalty()
+            (grad,) = torch.autograd.grad(omega, net[0].weight)
+            found.append((omega.item(), grad))
+        assert found[0][0] == found[1][0] > 0
+        assert torch.allclose(found[0][1], found[1][1])
+
     def test_two_penalties_on_one_network(self, face, x_seq):
         net = network(face)
         one, two = TotalSpikePenalty(net), TotalSpikePenalty(net)
