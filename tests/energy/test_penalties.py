@@ -253,14 +253,14 @@ class TestLife:
     def test_nothing_is_held_once_the_loss_is_taken(self, face, x_seq):
         net = network(face)
         penalty = SynapticPenalty(net, x_seq[0])
-        held = set()
-        for _ in range(3):
+        held = []
+        for _ in range(5):
             run(face, net, x_seq)
             penalty().backward()
             gc.collect()
-            held.add(sum(isinstance(o, torch.Tensor) and o.grad_fn is not None for o in gc.get_objects()))
+            held.append(sum(isinstance(o, torch.Tensor) and o.grad_fn is not None for o in gc.get_objects()))
             assert not penalty._records
-        assert len(held) == 1
+        assert held[-1] <= held[0]  # tensors with a graph, also those that other tests left behind
 
     @pytest.mark.parametrize("kind", ["lif", "lifb"])
     def test_dropped_removed_and_copied(self, face, x_seq, kind):
