@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules import batchnorm, conv, rnn
+from torch.nn.modules import conv, rnn
 
 FRAMEWORKS = ("snntorch", "spikingjelly")
 SYNAPTIC = (nn.Linear, nn.Bilinear, conv._ConvNd, rnn.RNNBase, rnn.RNNCellBase)
-NORMALISING = (batchnorm._BatchNorm,)
 
 Terms = list[tuple[float | Tensor, Tensor]]
 """Events of a layer, each kind with the number of spikes that one of them is transmitted as."""
@@ -54,7 +53,7 @@ class Layer:
     def refuse(self) -> str:
         """Return why the spikes of the layer cannot be counted, or nothing."""
         inside = [part for part in self.module.modules() if part is not self.module]
-        if hasattr(self.module, "recurrent") or any(isinstance(part, SYNAPTIC) for part in inside):
+        if any(isinstance(part, SYNAPTIC) for part in inside):
             return "holds synapses of its own, which are not counted"
         return ""
 

@@ -47,7 +47,7 @@ class _Record:
 class Penalty:
     """Base of the penalties: watches the spiking layers of a network, and sums up."""
 
-    def __init__(self, net: nn.Module, p: float = 1) -> None:
+    def __init__(self, net: nn.Module, sample_input: Any = None, p: float = 1) -> None:
         if isinstance(p, bool) or not isinstance(p, (int, float)):
             raise TypeError(f"p must be a number, got {type(p).__name__}; use 1 or 2")
         if not 1 <= p < math.inf:
@@ -166,7 +166,7 @@ class SynapticPenalty(Penalty):
 
     def __init__(self, net: nn.Module, sample_input: Any, p: float = 1) -> None:
         self.fan_out = fan_out(net, sample_input)
-        super().__init__(net, p)
+        super().__init__(net, sample_input, p)
 
     def _matters(self, layer: Layer) -> bool:
         psi = self.fan_out.get(layer.name)
@@ -193,9 +193,6 @@ class TotalSpikePenalty(Penalty):
         As in `SynapticPenalty`; `sample_input` is not needed.
     """
 
-    def __init__(self, net: nn.Module, sample_input: Any = None, p: float = 1) -> None:
-        super().__init__(net, p)
-
     def _weight(self, layer: Layer, neurons: torch.Size) -> float:
         return 1.0
 
@@ -208,9 +205,6 @@ class BalancedSpikePenalty(Penalty):
     net, sample_input, p
         As in `SynapticPenalty`; `sample_input` is not needed.
     """
-
-    def __init__(self, net: nn.Module, sample_input: Any = None, p: float = 1) -> None:
-        super().__init__(net, p)
 
     def _weight(self, layer: Layer, neurons: torch.Size) -> float:
         return 1.0 / max(1, neurons.numel())

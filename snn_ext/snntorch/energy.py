@@ -43,6 +43,11 @@ class _Layer(Layer):
         plain = not isinstance(factor, Tensor) or (not factor.requires_grad and bool((factor == 1).all()))
         return y if plain else y / factor
 
+    def refuse(self) -> str:
+        if hasattr(self.module, "recurrent"):  # one to one: weights in a module of snnTorch's own
+            return "holds synapses of its own, which are not counted"
+        return super().refuse()
+
     def fresh(self) -> bool:
         mem = self._mem()
         last = None if self._last is None else self._last()
@@ -72,8 +77,6 @@ class _Regularizer:
     """A penalty times its weight, as snnTorch's training loops take it."""
 
     def __init__(self, penalty: Penalty, Lambda: float | Callable[[int], float]) -> None:
-        if not callable(Lambda):
-            check_lambda(Lambda, "Lambda")
         self.penalty, self.Lambda, self.step = penalty, Lambda, 0
         # snntorch.backprop knows its regularisers by name, and has this one on its list alone: it then calls
         # them with the spikes, not the potentials.

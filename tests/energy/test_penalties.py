@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from energy_nets import BATCH, STEPS, network
 from torch import nn
 
 from snn_ext import energy
@@ -19,23 +20,6 @@ from snn_ext.energy import (
     fan_out,
 )
 from snn_ext.surrogate import Sigmoid
-
-STEPS, BATCH = 4, 3
-
-
-def network(face, neuron=None):
-    torch.manual_seed(0)
-    make = neuron or face.lif
-    net = nn.Sequential(
-        nn.Conv2d(1, 3, 3, padding=1), make(), nn.Conv2d(3, 4, 3, stride=2, padding=1), make(),
-        nn.Flatten(), nn.Linear(4 * 9, 5),
-    )  # fmt: skip
-    if face.name == "spikingjelly":
-        face.functional.set_step_mode(net, "s")
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.mul_(3)
-    return net
 
 
 def reset(face, net):

@@ -2,26 +2,10 @@
 
 import pytest
 import torch
+from energy_nets import BATCH, STEPS, network
 from torch import nn
 
 from snn_ext.energy import SynapticPenalty, TotalSpikePenalty, fan_out, measure_energy
-
-STEPS, BATCH = 4, 3
-
-
-def network(face, neuron=None):
-    torch.manual_seed(0)
-    make = neuron or face.lif
-    net = nn.Sequential(
-        nn.Conv2d(1, 3, 3, padding=1), make(), nn.Conv2d(3, 4, 3, stride=2, padding=1), make(),
-        nn.Flatten(), nn.Linear(4 * 9, 5),
-    )  # fmt: skip
-    if face.name == "spikingjelly":
-        face.functional.set_step_mode(net, "s")
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.mul_(3)
-    return net
 
 
 @pytest.fixture
