@@ -233,9 +233,7 @@ class SpikingActivityLoss(BalancedSpikePenalty):
 
 def _weighted(s: Tensor, weight: float | Tensor, each: float | Tensor, p: float, leading: int) -> Tensor:
     """Return the sum of ``weight * each * s ** p / p`` over all of `s`."""
-    if isinstance(each, Tensor) or each != 1:
-        return (weight * each * s**p).sum() / p
-    weight = torch.as_tensor(weight, dtype=torch.float64, device=s.device)
+    weight = torch.as_tensor(weight, dtype=torch.float64, device=s.device) * each
     return _Weighted.apply(s, weight, p, leading)
 
 
@@ -244,17 +242,26 @@ class _Weighted(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, s: Tensor, weight: Tensor, p: float, leading: int) -> Tensor:
-        ctx.p = p
-        ctx.save_for_backward(s if p != 1 else None, weight)
-        ctx.like = s.shape, s.dtype
         dtype = torch.float64 if s.dtype == torch.float64 else torch.float32
-        powers = s if p == 1 else s**p
-        counts = powers.sum(dim=tuple(range(leading)), dtype=dtype).double()
-        return ((counts * weight).sum() / p).to(dtype)
+        # neurons in the order that they have in memory (channels last), so that all is read in one sweep
+        order = sorted(range(leading, s.dim()), key=s.stride, reverse=True)
+        powers = (s if p == 1 else s**p).permute(*range(leading), *order)
+        back = [order.index(d) for d in range(leading, s.dim())]
+        counts = powers.sum(dim=tuple(range(leading)), dtype=dtype).permute(back)
+        slope = torch.empty_like(counts).copy_(weight)
+        ctx.p = p
+        ctx.like = s.shape, s.dtype, weight.shape
+        ctx.save_for_backward(s if p != 1 else None, slope, counts if ctx.needs_input_grad[1] else None)
+        return ((counts.double() * slope).sum() / p).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        s, weight = ctx.saved_tensors
-        shape, dtype = ctx.like
-        slope = (weight * grad.double()).to(dtype).expand(shape)
-        return slope if s is None else slope * s ** (ctx.p - 1), None, None, None
+        s, slope, counts = ctx.saved_tensors
+        shape, dtype, weight_shape = ctx.like
+        grad_s = (slope * grad).to(dtype).expand(shape)
+        if s is not None:
+            grad_s = grad_s * (s if ctx.p == 2 else s ** (ctx.p - 1))
+        grad_weight = None
+        if counts is not None:
+            grad_weight = (counts.double() * grad / ctx.p).sum_to_size(weight_shape)
+        return grad_s, grad_weight, None, None

@@ -19,12 +19,14 @@ def train(
     rate: float,
     seed: int,
     augment: bool = False,
+    penalty: Callable[[], Tensor] | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> nn.Module:
     """Train `net` in place with SGD, one cycle of the learning rate; calls `tick` after each batch.
 
     Computes in bfloat16 under autocast, with float32 weights.  With `augment`, images are shifted by up to
-    four pixels and mirrored.  Returned in evaluation mode.
+    four pixels and mirrored.  A `penalty` is called after each forward, and added to the loss.  Returned in
+    evaluation mode.
     """
     generator = torch.Generator().manual_seed(seed)
     net.train().to(memory_format=torch.channels_last)
@@ -40,8 +42,11 @@ def train(
             x = _augmented(x, generator) if augment else x
             with torch.autocast("cpu", torch.bfloat16):
                 prediction = net(x.contiguous(memory_format=torch.channels_last))
+            loss = functional.cross_entropy(prediction.float(), data.labels[batch])
+            if penalty is not None:
+                loss = loss + penalty()
             optimizer.zero_grad()
-            functional.cross_entropy(prediction.float(), data.labels[batch]).backward()
+            loss.backward()
             optimizer.step()
             schedule.step()
             tick()
