@@ -324,6 +324,7 @@ def run(
     reset_delay: bool = False,
     state_quant: Callable[[Tensor], Tensor] | None = None,
     return_v_seq: bool = False,
+    power: float = 0.0,
     names: Mapping[str, str] | None = None,
     observer: Any = None,
     implementation: str | None = None,
@@ -331,7 +332,9 @@ def run(
 ) -> tuple[Tensor, ...]:
     """Run `neuron`, checked and prepared: what the functions above and both faces call.
 
-    With `single`, `x_seq` and what is emitted are one step, without the dimension of time.
+    With `single`, `x_seq` and what is emitted are one step, without the dimension of time.  With a `power` of
+    at least 1, what is returned ends with the spikes that each neuron has sent, summed over steps
+    (`Leaky.transmitted`).
 
     `names` says what a face calls the arguments, for errors; an `observer` (`snn_ext.observe`) is shown the
     steps.  An `implementation` is what eager calls run on instead of the fastest (`snn_ext.ops.dispatch`).
@@ -357,7 +360,7 @@ def run(
     known = is_fused(surrogate) and state_quant is None and isinstance(getattr(neuron, "activation", ""), str)
     if known and not _transformed(x_seq, start, *p.values()):
         assert isinstance(surrogate, Surrogate)
-        y_seq, v, v_seq = operators.run(
+        y_seq, v, v_seq, sent = operators.run(
             neuron,
             given,
             start,
@@ -365,59 +368,27 @@ def run(
             surrogate,
             **when,
             return_v_seq=return_v_seq,
+            power=power,
             wanted=implementation,
             single=single,
         )
-        return (y_seq, v, v_seq) if return_v_seq and v_seq is not None else (y_seq, v)
+        found = (y_seq, v, v_seq) if return_v_seq and v_seq is not None else (y_seq, v)
+        return found if sent is None else (*found, sent)
     if implementation not in (None, "reference") and not known:
         raise NotImplementedError(
             f"{implementation} has no kernel for a {named('surrogate')} or activation that is a callable of "
             "your own, nor for a quantised state; use a named one, or backend='torch'"
         )
     start = reference.start(start, x_seq)
-    steps = reference.unroll(
-        neuron.in_precision(x_seq.dtype), x_seq, start, p, surrogate, **when, state_quant=state_quant
+    steps = list(
+        reference.unroll(
+            neuron.in_precision(x_seq.dtype), x_seq, start, p, surrogate, **when, state_quant=state_quant
+        )
     )
-    y_seq, *potentials = _stack(steps, x_seq.dtype, reset_delay, return_v_seq)
-    return y_seq.squeeze(0) if single else y_seq, *potentials
-
-
-def events(
-    neuron: Leaky,
-    x_seq: Tensor,
-    v0: Tensor | None,
-    parameters: dict[str, Any],
-    y_seq: Tensor,
-    *,
-    power: float = 1.0,
-    single: bool = False,
-    **options: Any,
-) -> list[tuple[float | Tensor, Tensor]]:
-    """Return the events of a `run` that emitted `y_seq`, with the number of spikes that each is sent as.
-
-    With `power` 1 they may be one sum; otherwise the spikes and the bursts of a LIFB are apart.  The gate of
-    a VSN and the spikes of a LIFB are those of a LIFB of intensity 1 with the same potential, which runs
-    here.
-    """
-    like = x_seq.unsqueeze(0) if single else x_seq
-    p = {name: as_parameter(name, value, like) for name, value in parameters.items()}
-    spikes = neuron.spikes(y_seq, p)
-    bursts = isinstance(neuron, LIFB)
-    if spikes is not None and not (bursts and power != 1):
-        return [(1.0, spikes)]
-    gate = LIFB(reset_mode=neuron.reset_mode, v_reset=neuron.v_reset)
-    plain: dict[str, Parameter] = {
-        **{name: p[name] for name in ("decay", "gain", "threshold")},
-        "burst_threshold": p["threshold"],
-        "burst_intensity": 1.0,
-    }
-    kept = {key: value for key, value in options.items() if key not in ("observer", "return_v_seq")}
-    opened = run(gate, x_seq, v0, plain, single=single, **kept)[0]
-    if not bursts:
-        return [(1.0, opened)]
-    extra = p["burst_intensity"] - 1
-    burst = torch.where(extra > 0, (y_seq - opened) / torch.where(extra > 0, extra, 1.0), 0.0)
-    return [(1.0, opened), (extra, burst)]
+    y_seq, *rest = _stack(steps, x_seq.dtype, reset_delay, return_v_seq)
+    if power:
+        rest.append(torch.stack([neuron.transmitted(s.h, s.o, p, surrogate, power) for s in steps]).sum(0))
+    return y_seq.squeeze(0) if single else y_seq, *rest
 
 
 def _stack(

@@ -110,7 +110,9 @@ KERNELS = [
 every_kernel = pytest.mark.parametrize("kernels", KERNELS, ids=lambda kernels: kernels.__name__)
 
 
-def both(kernels, equations, x_seq, v0, p, surrogate, when, *, threads=1, potentials=True, wanted=None):
+def both(
+    kernels, equations, x_seq, v0, p, surrogate, when, *, threads=1, potentials=True, wanted=None, power=0.0
+):
     """Run the reference and `kernels`, forward and backward; return all outputs and gradients by name.
 
     Without `potentials` none are asked for, and no gradients come from them.
@@ -120,20 +122,26 @@ def both(kernels, equations, x_seq, v0, p, surrogate, when, *, threads=1, potent
     for run_by, device in ((reference, "cpu"), (kernels, kernels.device)):
         there = [None if tensor is None else tensor.to(device) for tensor in (x_seq, v0)]
         values = {name: value.to(device) for name, value in p.items()}
-        outputs = run_by.forward(equations, *there, values, surrogate, **when, return_v_seq=potentials)
+        outputs = run_by.forward(
+            equations, *there, values, surrogate, **when, return_v_seq=potentials, power=power
+        )
         assert (outputs[2] is not None) == potentials
+        assert (outputs[3] is not None) == bool(power)
         generator = torch.Generator().manual_seed(0)
-        grads = [torch.randn(o.shape, generator=generator).to(o) for o in outputs if o is not None]
+        grads = [None if o is None else torch.randn(o.shape, generator=generator).to(o) for o in outputs]
         gx, gv0, gp = run_by.backward(
             equations,
-            *(grads if potentials else (grads[0], None, None)),
+            *(grads[:3] if potentials else (grads[0], None, None)),
             *there,
             values,
             surrogate,
             **when,
             wanted=equations.parameters if wanted is None else wanted,
+            power=power,
+            grad_sent=grads[3],
         )
-        named = dict(zip(("y_seq", "v", "v_seq", "gx", "gv0"), (*outputs, gx, gv0), strict=True), **gp)
+        names = "y_seq", "v", "v_seq", "sent", "gx", "gv0"
+        named = dict(zip(names, (*outputs, gx, gv0), strict=True), **gp)
         results.append({name: value.to("cpu") for name, value in named.items() if value is not None})
     torch.set_num_threads(1)
     return results
@@ -143,7 +151,7 @@ def agree(results, equations, spiking=True):
     """The forward pass to the last bit (spikes, potentials), gradients to rounding."""
     expected, found = results
     assert found.keys() == expected.keys()
-    exact = ("v", "v_seq") if spiking else ()
+    exact = ("v", "v_seq", "sent") if spiking else ()
     if getattr(equations, "activation", "identity") in ("identity", "relu") and spiking:
         exact += ("y_seq",)
     for name, value in expected.items():

@@ -19,15 +19,12 @@ from torch.nn.modules import conv, rnn
 FRAMEWORKS = ("snntorch", "spikingjelly")
 SYNAPTIC = (nn.Linear, nn.Bilinear, conv._ConvNd, rnn.RNNBase, rnn.RNNCellBase)
 
-Terms = list[tuple[float | Tensor, Tensor]]
-"""Events of a layer, each kind with the number of spikes that one of them is transmitted as."""
-
 
 class Layer:
     """A spiking layer; the faces say what their framework's own layers do."""
 
     own = False
-    """Whether it is a neuron of this package, which hands its events to the `Tap` instances it holds."""
+    """Whether it is a neuron of this package, which hands the spikes it sends to its `Tap` instances."""
     graded = False
     """Whether its spikes carry a value, by which the receiving synapse multiplies."""
 
@@ -132,11 +129,11 @@ class Tap:
         if self.alive and self.layer.fresh():
             watcher.forget(self.layer)
 
-    def see(self, terms: Terms, leading: int) -> None:
-        """To be called after it has run, with its events and how many dimensions stand before the neurons."""
+    def see(self, spikes: Tensor, leading: int, steps: int, power: float) -> None:
+        """To be called after it has run; see `watch`."""
         watcher = self._watcher()
         if self.alive:
-            watcher.see(self.layer, terms, leading)
+            watcher.see(self.layer, spikes, leading, steps, power)
             self.layer.ran()
 
     def before(self, module: nn.Module, inputs: Any) -> None:
@@ -146,8 +143,8 @@ class Tap:
     def after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """See, as a hook."""
         if self.alive:
-            y = output[0] if isinstance(output, tuple) else output
-            self.see([(1.0, self.layer.spikes(y))], self.layer.leading)
+            y, leading = output[0] if isinstance(output, tuple) else output, self.layer.leading
+            self.see(self.layer.spikes(y), leading, len(y) if leading == 2 else 1, self.power)
 
     def __reduce__(self) -> Any:
         return Tap, (None,)
@@ -159,9 +156,11 @@ class Tap:
 def watch(layer: Layer, watcher: Any, power: float = 1.0) -> Callable[[], None]:
     """Let `watcher` see the layer run; return what ends it.
 
-    A watcher has two methods: ``see(layer, terms, leading)``, and ``forget(layer)`` for when the layer has
-    been reset.  With `power` 1 the terms may be added up into one, else each kind of event is a term of its
-    own.
+    A watcher has two methods: ``forget(layer)`` for when the layer has been reset, and ``see(layer, spikes,
+    leading, steps, power)`` for when it has run so many `steps`, with the number of spikes that each neuron
+    has sent, still to be raised to `power`, and how many dimensions stand before those of the neurons.
+
+    A neuron of this package has raised its events to the `power` asked for here, and summed them over steps.
     """
     tap, module = Tap(layer, watcher, power), layer.module
     if layer.own:
@@ -178,6 +177,32 @@ def watch(layer: Layer, watcher: Any, power: float = 1.0) -> Callable[[], None]:
             hook.remove()
 
     return remove
+
+
+def run_watched(taps: tuple[Tap, ...], run: Callable[..., tuple[Tensor, ...]], steps: int) -> Any:
+    """Return what ``run(power, again)`` does, without the spikes sent that it ends with for a power.
+
+    With it comes what is to be called when the run is over, and then shows those spikes to `taps`; it may be
+    given a factor for them.  Taps of different powers take a run each, the others with ``again=True``.
+    """
+    for tap in taps:
+        tap.begin()
+    powers = {tap.power for tap in taps if tap.alive}
+    if not powers:
+        return run(0.0, False), lambda factor=None: None
+    found: Any = None
+    sent: dict[float, Tensor] = {}
+    for power in powers:
+        *outputs, sent[power] = run(power, found is not None)
+        found = found or outputs
+
+    def show(factor: Tensor | None = None) -> None:
+        for tap in taps:
+            if tap.power in sent:
+                spikes = sent[tap.power] if factor is None else sent[tap.power] * factor
+                tap.see(spikes, 1, steps, 1.0)
+
+    return found, show
 
 
 def reset(net: nn.Module) -> None:

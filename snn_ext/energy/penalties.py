@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from . import layers
-from .layers import Layer, Terms
+from .layers import Layer
 from .synapses import fan_out
 
 __all__ = ["BalancedSpikePenalty", "SpikingActivityLoss", "SynapticPenalty", "TotalSpikePenalty"]
@@ -106,8 +106,8 @@ class Penalty:
         if self._records.pop(layer.name, None) is not None:
             self._taken = False
 
-    def see(self, layer: Layer, terms: Terms, leading: int) -> None:
-        """Add the events of `layer` to its record.
+    def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
+        """Add the spikes of `layer` to its record.
 
         What ran without gradients never mixes with what ran with them: validation leaves no trace in
         training.
@@ -118,12 +118,10 @@ class Penalty:
             record = self._records[layer.name] = _Record(grad)
         elif record.with_gradients and not grad:
             return
-        spikes = terms[0][1]
         weight = self._weight(layer, spikes.shape[leading:])
-        batch = spikes.shape[leading - 1]
-        for each, events in terms:
-            record.total = record.total + _weighted(events, weight, each, self.p, leading) / batch
-        record.steps += spikes.shape[0] if leading == 2 else 1
+        weighted = _Weighted.apply(spikes, torch.as_tensor(weight, device=spikes.device), power, leading)
+        record.total = record.total + weighted / (self.p * spikes.shape[leading - 1])
+        record.steps += steps
 
     def __getstate__(self) -> Any:
         raise TypeError(
@@ -231,37 +229,28 @@ class SpikingActivityLoss(BalancedSpikePenalty):
         return record.total / record.steps
 
 
-def _weighted(s: Tensor, weight: float | Tensor, each: float | Tensor, p: float, leading: int) -> Tensor:
-    """Return the sum of ``weight * each * s ** p / p`` over all of `s`."""
-    weight = torch.as_tensor(weight, dtype=torch.float64, device=s.device) * each
-    return _Weighted.apply(s, weight, p, leading)
-
-
 class _Weighted(torch.autograd.Function):
-    """A weighted sum that reads the spikes once, and whose gradient takes no memory where p is 1."""
+    """The sum of ``weight * s ** p``: reads `s` once, and its gradient takes no memory where p is 1."""
 
     @staticmethod
     def forward(ctx: Any, s: Tensor, weight: Tensor, p: float, leading: int) -> Tensor:
         dtype = torch.float64 if s.dtype == torch.float64 else torch.float32
         # neurons in the order that they have in memory (channels last), so that all is read in one sweep
         order = sorted(range(leading, s.dim()), key=s.stride, reverse=True)
-        powers = (s if p == 1 else s**p).permute(*range(leading), *order)
         back = [order.index(d) for d in range(leading, s.dim())]
+        powers = (s if p == 1 else s**p).permute(*range(leading), *order)
         counts = powers.sum(dim=tuple(range(leading)), dtype=dtype).permute(back)
         slope = torch.empty_like(counts).copy_(weight)
         ctx.p = p
-        ctx.like = s.shape, s.dtype, weight.shape
-        ctx.save_for_backward(s if p != 1 else None, slope, counts if ctx.needs_input_grad[1] else None)
-        return ((counts.double() * slope).sum() / p).to(dtype)
+        ctx.like = s.shape, s.dtype
+        ctx.save_for_backward(s if p != 1 else None, slope)
+        return (counts.double() * slope).sum().to(dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        s, slope, counts = ctx.saved_tensors
-        shape, dtype, weight_shape = ctx.like
-        grad_s = (slope * grad).to(dtype).expand(shape)
-        if s is not None:
-            grad_s = grad_s * (s if ctx.p == 2 else s ** (ctx.p - 1))
-        grad_weight = None
-        if counts is not None:
-            grad_weight = (counts.double() * grad / ctx.p).sum_to_size(weight_shape)
-        return grad_s, grad_weight, None, None
+        s, slope = ctx.saved_tensors
+        shape, dtype = ctx.like
+        slope = (ctx.p * slope * grad).to(dtype)
+        if s is None:
+            return slope.expand(shape), None, None, None
+        return (s if ctx.p == 2 else s ** (ctx.p - 1)) * slope, None, None, None

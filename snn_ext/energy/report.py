@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import layers
-from .layers import Layer, Terms
+from .layers import Layer
 from .synapses import Synapse, Wiring
 
 __all__ = ["EnergyReport", "measure_energy"]
@@ -232,13 +232,11 @@ class _Meter:
                     "put them into a torch.nn module"
                 )
 
-    def see(self, layer: Layer, terms: Terms, leading: int) -> None:
-        for each, events in terms:
-            counts = (each * events).sum(dim=tuple(range(leading)), dtype=torch.float64)
-            self.counts[layer.name] = self.counts.get(layer.name, 0) + counts
-        shape = terms[0][1].shape
-        self._steps[layer.name] = self._steps.get(layer.name, 0) + (shape[0] if leading == 2 else 1)
-        self._batch = shape[leading - 1]
+    def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
+        counts = spikes.sum(dim=tuple(range(leading)), dtype=torch.float64)
+        self.counts[layer.name] = self.counts.get(layer.name, 0) + counts
+        self._steps[layer.name] = self._steps.get(layer.name, 0) + steps
+        self._batch = spikes.shape[leading - 1]
 
     def forget(self, layer: Layer) -> None:
         """Go on: all batches are added up."""

@@ -112,10 +112,26 @@ class Leaky:
         """Return the gradients of `x`, `h` (``None``: none), `o` and of the parameters."""
         raise NotImplementedError
 
-    def spikes(self, y: Tensor, p: Parameters) -> Tensor | None:
-        """Return the number of spikes transmitted with `y`, or ``None`` where `y` does not tell it."""
-        return y
+    def transmitted(self, h: Tensor, o: Tensor, p: Parameters, spike: Spike, power: float) -> Tensor:
+        """Return the number of spikes that are sent, each to the `power`, which changes gradients alone."""
+        return raised(o, power)
+
+    def transmitted_backward(
+        self, gs: Tensor, h: Tensor, o: Tensor, p: Parameters, slope: Spike, spike: Spike, power: float
+    ) -> tuple[Tensor | None, Tensor, Gradients]:
+        """Return the gradients of `h` (``None``: none), `o` and of the parameters."""
+        return None, gs * raised_slope(o, power), {}
 
     def measure(self, h: Tensor, o: Tensor, p: Parameters, spike: Spike) -> dict[str, Tensor]:
         """Return what is worth watching (`snn_ext.observe`), one value a neuron, to be averaged."""
         return {"firing_rate": o}
+
+
+def raised(o: Tensor, power: float) -> Tensor:
+    """Return events to a power of at least 1."""
+    return o if power == 1 else o**power
+
+
+def raised_slope(o: Tensor, power: float) -> Tensor | float:
+    """Return the derivative of `raised`: with 1 neurons that are silent have one, too."""
+    return 1.0 if power == 1 else power * o ** (power - 1)

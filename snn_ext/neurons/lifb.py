@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks
-from .leaky import Gradients, Leaky, Parameters, Spike
+from .leaky import Gradients, Leaky, Parameters, Spike, raised, raised_slope
 
 SMALLEST_GAP = 2.0**-10
 """What a learned burst threshold keeps above the threshold at least."""
@@ -66,6 +66,23 @@ class LIFB(Leaky):
         u = h - p["burst_threshold"]
         gu = gy * (p["burst_intensity"] - 1) * slope(u)
         return None, gu, gy, {"burst_threshold": lambda: -gu, "burst_intensity": lambda: gy * spike(u)}
+
+    def transmitted(self, h: Tensor, o: Tensor, p: Parameters, spike: Spike, power: float) -> Tensor:
+        r"""A burst is sent as :math:`\kappa` spikes; what is raised is the event, not :math:`\kappa`."""
+        b = spike(h - p["burst_threshold"])
+        return raised(o, power) + (p["burst_intensity"] - 1) * raised(b, power)
+
+    def transmitted_backward(
+        self, gs: Tensor, h: Tensor, o: Tensor, p: Parameters, slope: Spike, spike: Spike, power: float
+    ) -> tuple[Tensor | None, Tensor, Gradients]:
+        u = h - p["burst_threshold"]
+        b = spike(u)
+        gu = gs * raised_slope(b, power) * (p["burst_intensity"] - 1) * slope(u)
+        grads: Gradients = {
+            "burst_threshold": lambda: -gu,
+            "burst_intensity": lambda: gs * raised(b, power),
+        }
+        return gu, gs * raised_slope(o, power), grads
 
     def measure(self, h: Tensor, o: Tensor, p: Parameters, spike: Spike) -> dict[str, Tensor]:
         """The three modes, whatever the burst intensity."""

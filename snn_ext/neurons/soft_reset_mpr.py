@@ -105,9 +105,6 @@ class SoftResetMPR(Leaky):
     def emit(self, x: Tensor, h: Tensor, o: Tensor, p: Parameters, spike: Spike) -> Tensor:
         return p["amplitude"] * o
 
-    def spikes(self, y: Tensor, p: Parameters) -> Tensor:
-        return y / p["amplitude"]
-
     def emit_backward(
         self, gy: Tensor, x: Tensor, h: Tensor, o: Tensor, p: Parameters, slope: Spike, spike: Spike
     ) -> tuple[Tensor | None, Tensor | None, Tensor, Gradients]:

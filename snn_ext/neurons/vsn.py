@@ -55,10 +55,6 @@ class VSN(Leaky):
             return FUNCTIONS[self.activation](x * o)
         return self.activation((x * o).to(self.precision or x.dtype))
 
-    def spikes(self, y: Tensor, p: Parameters) -> None:
-        """Nothing: the gate cannot be told from a graded spike, least of all its gradient."""
-        return None
-
     def emit_backward(
         self, gy: Tensor, x: Tensor, h: Tensor, o: Tensor, p: Parameters, slope: Spike, spike: Spike
     ) -> tuple[Tensor | None, Tensor | None, Tensor, Gradients]:

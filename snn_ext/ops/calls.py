@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..neurons.leaky import Leaky, Parameters
 from ..surrogate import Surrogate
+from . import reference
 from .reference import compute_dtype
 
 # The numbers that c/dynamics.h knows these by.
@@ -194,6 +195,9 @@ class Call(NamedTuple):
     gv0: Tensor | None = None
     parameters: Sequence[Parameter] = ()
     starts: Tensor | None = None
+    sent: Tensor | None = None
+    gsent: Tensor | None = None
+    power: float = 1.0
 
     def packed(self, stream: bool = False) -> bytes:
         """Return the call as the C structure (c/call.h); with `stream`, it writes past the cache."""
@@ -210,12 +214,18 @@ class Call(NamedTuple):
             *parameters,
             *_NO_PARAMETER * (PARAMETERS - len(self.parameters)),
             stream,
-            0 if self.starts is None else self.starts.data_ptr(),
+            *[0 if tensor is None else tensor.data_ptr() for tensor in self[21:24]],
+            self.power,
         )
 
 
-_CALL = struct.Struct("=15q2d10Q" + "QQqq" * PARAMETERS + "qQ")
+_CALL = struct.Struct("=15q2d10Q" + "QQqq" * PARAMETERS + "qQQQd")
 _NO_PARAMETER = (0, 0, 1, 1)
+
+
+def _unknown(surrogate: Surrogate, power: float) -> bool:
+    """Whether a power is beyond the kernels: that of smooth events, which are not 0 and 1."""
+    return power not in (0, 1) and not surrogate.spiking
 
 
 class Kernels(NamedTuple):
@@ -241,12 +251,27 @@ class Kernels(NamedTuple):
         reset_delay: bool,
         constant_start: bool,
         return_v_seq: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the emitted sequence, the final potential and, if asked, the potential sequence."""
+        power: float = 0.0,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return what `reference.forward` does."""
+        if _unknown(surrogate, power):
+            return reference.forward(
+                neuron,
+                x_seq,
+                v0,
+                p,
+                surrogate,
+                detach_reset=detach_reset,
+                reset_delay=reset_delay,
+                constant_start=constant_start,
+                return_v_seq=return_v_seq,
+                power=power,
+            )
         flat, dtype = Flat(x_seq), compute_dtype(x_seq.dtype)
         wide = x_seq.dtype if self.half else dtype
         y, v = flat.empty(wide), flat.empty_step(dtype)
         v_seq = flat.empty(dtype) if return_v_seq else None
+        sent = flat.empty_step(dtype) if power else None
         block, segment = self.blocks("forward", flat.steps, dtype.itemsize)
         parameters = []
         for name in neuron.parameters:
@@ -270,12 +295,15 @@ class Kernels(NamedTuple):
                 v=v,
                 v_seq=v_seq,
                 parameters=parameters,
+                sent=sent,
+                power=power,
             )
         )
         return (
             flat.sequence_like(y, x_seq.dtype),
             flat.step_like(v),
             None if v_seq is None else flat.sequence_like(v_seq, dtype),
+            None if sent is None else flat.step_like(sent),
         )
 
     def backward(
@@ -293,8 +321,27 @@ class Kernels(NamedTuple):
         reset_delay: bool,
         constant_start: bool,
         wanted: Collection[str],
+        power: float = 0.0,
+        grad_sent: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Return the gradients of `x_seq`, of `v0` if given, and of the parameters that are `wanted`."""
+        if grad_sent is not None and _unknown(surrogate, power):
+            return reference.backward(
+                neuron,
+                grad_y_seq,
+                grad_v,
+                grad_v_seq,
+                x_seq,
+                v0,
+                p,
+                surrogate,
+                detach_reset=detach_reset,
+                reset_delay=reset_delay,
+                constant_start=constant_start,
+                wanted=wanted,
+                power=power,
+                grad_sent=grad_sent,
+            )
         flat, dtype = Flat(x_seq), compute_dtype(x_seq.dtype)
         wide = x_seq.dtype if self.half else dtype
         block, segment = self.blocks("backward", flat.steps, dtype.itemsize)
@@ -333,6 +380,8 @@ class Kernels(NamedTuple):
                 gx=gx,
                 gv0=gv0,
                 parameters=parameters,
+                gsent=None if grad_sent is None else flat.step(grad_sent),
+                power=power,
             )
         )
         grads = {}

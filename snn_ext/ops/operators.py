@@ -24,7 +24,7 @@ NEURONS: tuple[type[Leaky], ...] = (VSN, LIFB, SoftResetMPR)
 
 _COMMON = (
     "str surrogate, float scale, bool spiking, bool strict, bool detach_reset, bool reset_delay, "
-    "bool constant_start"
+    "bool constant_start, float power"
 )
 
 
@@ -52,9 +52,10 @@ def run(
     reset_delay: bool,
     constant_start: bool,
     return_v_seq: bool,
+    power: float = 0.0,
     wanted: str | None = None,
     single: bool = False,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Run `neuron`, whose parameters stand in `p` under their names.
 
     With `single`, what goes in and is emitted is one step, without the dimension of time.
@@ -70,25 +71,27 @@ def run(
         if torch.is_grad_enabled() and any(
             tensor is not None and tensor.requires_grad for tensor in (x_seq, v0, *values)
         ):
-            how = chosen, neuron, surrogate, when, single
+            how = chosen, neuron, surrogate, when, power, single
             return _Eager.apply(how, return_v_seq, x_seq, v0, *values)
         x_seq = x_seq.unsqueeze(0) if single else x_seq
-        y_seq, v, v_seq = chosen.forward(neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq)
-        return y_seq.squeeze(0) if single else y_seq, v, v_seq
+        y_seq, v, v_seq, sent = chosen.forward(
+            neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq, power=power
+        )
+        return y_seq.squeeze(0) if single else y_seq, v, v_seq, sent
     x_seq = x_seq.unsqueeze(0) if single else x_seq
     if v0 is None:
         v0 = torch.zeros(x_seq.shape[1:], dtype=reference.compute_dtype(x_seq.dtype), device=x_seq.device)
-    y_seq, v, v_seq = getattr(torch.ops.snn_ext, neuron.name)(
+    y_seq, v, v_seq, sent = getattr(torch.ops.snn_ext, neuron.name)(
         x_seq,
         v0,
         *values,
-        *_options(neuron, surrogate, detach_reset, reset_delay, constant_start),
+        *_options(neuron, surrogate, detach_reset, reset_delay, constant_start, power),
         return_v_seq,
     )
-    return y_seq.squeeze(0) if single else y_seq, v, v_seq
+    return y_seq.squeeze(0) if single else y_seq, v, v_seq, sent if power else None
 
 
-def _options(neuron: Leaky, surrogate: Surrogate, *when: bool) -> tuple[Any, ...]:
+def _options(neuron: Leaky, surrogate: Surrogate, *when: float) -> tuple[Any, ...]:
     own = (getattr(neuron, name) for name in neuron.options)
     return *own, surrogate.name, surrogate.scale, surrogate.spiking, surrogate.strict, *when
 
@@ -99,28 +102,30 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        how: tuple[Any, Leaky, Surrogate, dict[str, bool], bool],
+        how: tuple[Any, Leaky, Surrogate, dict[str, bool], float, bool],
         return_v_seq: bool,
         x_seq: Tensor,
         v0: Tensor | None,
         *values: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         ctx.save_for_backward(x_seq, v0, *values)
         ctx.set_materialize_grads(False)
         ctx.how = how
-        chosen, neuron, surrogate, when, single = how
+        chosen, neuron, surrogate, when, power, single = how
         p = dict(zip(neuron.parameters, values, strict=True))
         x_seq = x_seq.unsqueeze(0) if single else x_seq
-        y_seq, v, v_seq = chosen.forward(neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq)
-        return y_seq.squeeze(0) if single else y_seq, v, v_seq
+        y_seq, v, v_seq, sent = chosen.forward(
+            neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq, power=power
+        )
+        return y_seq.squeeze(0) if single else y_seq, v, v_seq, sent
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         x_seq, v0, *values = ctx.saved_tensors
-        chosen, neuron, surrogate, when, single = ctx.how
+        chosen, neuron, surrogate, when, power, single = ctx.how
         needs_x, needs_v0, *needed = ctx.needs_input_grad[2:]
         wanted = [name for name, needs in zip(neuron.parameters, needed, strict=True) if needs]
-        grad_y_seq, grad_v, grad_v_seq = grads
+        grad_y_seq, grad_v, grad_v_seq, grad_sent = grads
         if grad_y_seq is None:
             grad_y_seq = torch.zeros_like(x_seq)
         if single:
@@ -131,10 +136,11 @@ class _Eager(torch.autograd.Function):
                 grad_y_seq,
                 torch.zeros_like(start) if grad_v is None else grad_v,
                 x_seq.new_empty(0, dtype=start.dtype) if grad_v_seq is None else grad_v_seq,
+                x_seq.new_empty(0, dtype=start.dtype) if grad_sent is None else grad_sent,
                 x_seq,
                 start,
                 *values,
-                *_options(neuron, surrogate, *when.values()),
+                *_options(neuron, surrogate, *when.values(), power),
                 bool(wanted),
             )
         else:
@@ -150,6 +156,8 @@ class _Eager(torch.autograd.Function):
                 surrogate,
                 **when,
                 wanted=wanted,
+                power=power,
+                grad_sent=grad_sent,
             )
             grad_values = [grad_p.get(name) for name in p]
         return (
@@ -169,19 +177,23 @@ def declare(neuron: type[Leaky]) -> None:
     options = own + _COMMON
     grads = ", ".join(f"Tensor grad_{tensor}" for tensor in ("x_seq", "v0", *neuron.parameters))
     torch.library.define(
-        name, f"({tensors}, {options}, bool return_v_seq) -> (Tensor y_seq, Tensor v, Tensor v_seq)"
+        name,
+        f"({tensors}, {options}, bool return_v_seq) -> (Tensor y_seq, Tensor v, Tensor v_seq, Tensor sent)",
     )
     torch.library.define(
         f"{name}_backward",
-        f"(Tensor grad_y_seq, Tensor grad_v, Tensor grad_v_seq, {tensors}, {options}, bool parameter_grads)"
+        "(Tensor grad_y_seq, Tensor grad_v, Tensor grad_v_seq, Tensor grad_sent, "
+        f"{tensors}, {options}, bool parameter_grads)"
         f" -> ({grads})",
     )
 
     def unpack(
         arguments: tuple[Any, ...],
-    ) -> tuple[Leaky, Tensor, Tensor, dict[str, Tensor], Surrogate, dict[str, bool]]:
+    ) -> tuple[Leaky, Tensor, Tensor, dict[str, Tensor], Surrogate, dict[str, Any]]:
         x_seq, v0, *rest = arguments
-        *own, surrogate, scale, spiking, strict, detach_reset, reset_delay, constant_start = rest[count:]
+        *own, surrogate, scale, spiking, strict, detach_reset, reset_delay, constant_start, power = rest[
+            count:
+        ]
         return (
             neuron(*own),
             x_seq,
@@ -192,21 +204,23 @@ def declare(neuron: type[Leaky]) -> None:
                 "detach_reset": detach_reset,
                 "reset_delay": reset_delay,
                 "constant_start": constant_start,
+                "power": power,
             },
         )
 
     @torch.library.impl(name, "CompositeExplicitAutograd")
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         equations, x_seq, v0, p, surrogate, when = unpack(arguments[:-1])
         run_by = dispatch.choose(x_seq.device)
-        y_seq, v, v_seq = run_by.forward(
+        y_seq, v, *asked = run_by.forward(
             equations, x_seq, v0, p, surrogate, **when, return_v_seq=arguments[-1]
         )
-        return y_seq, v, x_seq.new_empty(0, dtype=v0.dtype) if v_seq is None else v_seq
+        v_seq, sent = (x_seq.new_empty(0, dtype=v0.dtype) if each is None else each for each in asked)
+        return y_seq, v, v_seq, sent
 
     @torch.library.impl(f"{name}_backward", "CompositeExplicitAutograd")
     def backward(
-        grad_y_seq: Tensor, grad_v: Tensor, grad_v_seq: Tensor, *arguments: Any
+        grad_y_seq: Tensor, grad_v: Tensor, grad_v_seq: Tensor, grad_sent: Tensor, *arguments: Any
     ) -> tuple[Tensor, ...]:
         equations, x_seq, v0, p, surrogate, when = unpack(arguments[:-1])
         run_by = dispatch.choose(x_seq.device)
@@ -221,17 +235,20 @@ def declare(neuron: type[Leaky]) -> None:
             surrogate,
             **when,
             wanted=neuron.parameters if arguments[-1] else (),
+            grad_sent=grad_sent if when["power"] else None,
         )
         return grad_x, grad_v0, *(grad_p[name] if grad_p else torch.zeros_like(p[name]) for name in p)
 
     @torch.library.register_fake(name)
-    def forward_fake(x_seq: Tensor, v0: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-        v_seq = torch.empty_like(x_seq if rest[-1] else x_seq.new_empty(0), dtype=v0.dtype)
-        return torch.empty_like(x_seq), torch.empty_like(x_seq[0], dtype=v0.dtype), v_seq
+    def forward_fake(x_seq: Tensor, v0: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        none, step = x_seq.new_empty(0), x_seq[0]
+        v_seq = torch.empty_like(x_seq if rest[-1] else none, dtype=v0.dtype)
+        sent = torch.empty_like(step if rest[-2] else none, dtype=v0.dtype)
+        return torch.empty_like(x_seq), torch.empty_like(step, dtype=v0.dtype), v_seq, sent
 
     @torch.library.register_fake(f"{name}_backward")
     def backward_fake(
-        grad_y_seq: Tensor, grad_v: Tensor, grad_v_seq: Tensor, *arguments: Any
+        grad_y_seq: Tensor, grad_v: Tensor, grad_v_seq: Tensor, grad_sent: Tensor, *arguments: Any
     ) -> tuple[Tensor, ...]:
         return tuple(torch.empty_like(tensor) for tensor in arguments[: 2 + count])
 

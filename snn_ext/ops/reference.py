@@ -13,6 +13,9 @@ is made first.  Both give the same events.
 With ``constant_start`` that first reset is a constant: nothing is differentiated through it.  So it is when
 the state that comes in is none of a graph, as after the reset, too, it would be.
 
+**Spikes sent.**  With a `power` of at least 1, the number of spikes that each neuron has sent is returned as
+well, summed over steps (`Leaky.transmitted`); with 0 they are not counted.
+
 A ``"late"`` reset is snnTorch's ``"subtract"``: whatever stands above threshold in the state that comes in
 is subtracted, detached, after the decay.  With ``reset_delay=False`` snnTorch also subtracts within the
 step what has not been subtracted at its beginning.
@@ -95,12 +98,14 @@ def forward(
     reset_delay: bool,
     constant_start: bool,
     return_v_seq: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the emitted sequence, the final potential and, if asked, the potential sequence."""
+    power: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Return the emitted sequence, the final potential and, if asked, potential sequence and spikes sent."""
     v0 = start(v0, x_seq)
     y_seq = torch.empty_like(x_seq)
     v_seq = torch.empty_like(x_seq, dtype=v0.dtype) if return_v_seq else None
     final = torch.empty_like(x_seq[0], dtype=v0.dtype)
+    sent = torch.zeros_like(final) if power else None
     spike = _forward_spike(surrogate)
     steps = unroll(neuron, x_seq, v0, p, spike, detach_reset=detach_reset, reset_delay=reset_delay)
     for t, s in enumerate(steps):
@@ -108,8 +113,10 @@ def forward(
         state = s.h if reset_delay else s.v_next
         if v_seq is not None:
             v_seq[t] = state
+        if sent is not None:
+            sent += neuron.transmitted(s.h, s.o, p, spike, power)
     final.copy_(state)
-    return y_seq, final, v_seq
+    return y_seq, final, v_seq, sent
 
 
 def backward(
@@ -126,6 +133,8 @@ def backward(
     reset_delay: bool,
     constant_start: bool,
     wanted: Collection[str],
+    power: float = 0.0,
+    grad_sent: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """Return the gradients of `x_seq`, of `v0` if given, and of the parameters that are `wanted`."""
     given, v0 = v0 is not None, start(v0, x_seq)
@@ -167,6 +176,12 @@ def backward(
             grad_y_seq[t].to(v0.dtype), s.x, s.h, s.o, p, slope, spike
         )
         add(grads)
+        if grad_sent is not None:
+            gh_sent, go_sent, grads = neuron.transmitted_backward(grad_sent, s.h, s.o, p, slope, spike, power)
+            add(grads)
+            go = go + go_sent
+            if gh_sent is not None:
+                gh = gh + gh_sent
         gh = gh + through_fire(go if go_reset is None else go + go_reset, s.h)
         if gh_emit is not None:
             gh = gh + gh_emit

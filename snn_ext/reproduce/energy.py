@@ -13,6 +13,7 @@ the same in all networks, and is left out.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 from collections.abc import Callable, Iterable
@@ -165,7 +166,7 @@ class Case:
             at_start = float(watched())
         points = []
         for stage, strength in enumerate(STRENGTHS):
-            lam = strength / at_start
+            lam = 0.0 if watched is None else strength / at_start
             chosen = torch.randperm(
                 len(self.training.labels), generator=torch.Generator().manual_seed(1000 * self.seed + stage)
             )[: self.kind.stage]
@@ -176,10 +177,14 @@ class Case:
                 rate=self.kind.stage_rate,
                 seed=1000 * self.seed + stage,
                 augment=self.kind.augment,
-                penalty=None if watched is None else (lambda lam=lam: lam * watched()),
+                penalty=None if watched is None else functools.partial(_weighted, watched, lam),
             )
-            points.append({"lam": 0.0 if watched is None else lam, **spent(net, self.test)})
+            points.append({"lam": lam, **spent(net, self.test)})
         return points
+
+
+def _weighted(penalty: Callable[[], Tensor], lam: float) -> Tensor:
+    return lam * penalty()
 
 
 def spent(net: nn.Module, data: Images) -> dict[str, float]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import checks, functional
-from ..energy.layers import Tap
+from ..energy.layers import Tap, run_watched
 from ..neurons.leaky import Leaky
 from ..observe import Observer
 from ..surrogate import ATan, Surrogate
@@ -112,6 +112,13 @@ class Neuron(snn.Leaky):
         hooks belong to `forward` and are not called.
         """
         checks.concrete_tensor(self, "x_seq", x_seq)
+        if self.inhibition and any(tap.alive for tap in self._taps):  # winners are counted step by step
+            emitted = []
+            for x in x_seq:
+                y, new = self._run("x_seq", x, mem, single=True)
+                mem = None if self.init_hidden else new
+                emitted.append(y)
+            return self._returned(torch.stack(emitted), new)
         return self._returned(*self._run("x_seq", x_seq, mem))
 
     def _run(
@@ -144,18 +151,21 @@ class Neuron(snn.Leaky):
             "names": {**_NAMES, "x_seq": name},
             "single": single,
         }
-        for tap in self._taps:
-            tap.begin()
-        y_seq, new, *mem_seq = functional.run(
-            neuron,
-            x_seq,
-            start,
-            parameters,
-            return_v_seq=self.inhibition,
-            observer=self._observer,
-            **options,
-        )
-        fired, winners = y_seq, None
+
+        def run(power: float, again: bool) -> tuple[Tensor, ...]:
+            return functional.run(
+                neuron,
+                x_seq,
+                start,
+                parameters,
+                return_v_seq=self.inhibition,
+                power=power,
+                observer=None if again else self._observer,
+                **options,
+            )
+
+        (y_seq, new, *mem_seq), show = run_watched(self._taps, run, 1 if single else len(x_seq))
+        winners = None
         if self.inhibition:
             winners = _winners(mem_seq[0] - self.threshold).to(y_seq.dtype)
             winners = winners.squeeze(0) if single else winners
@@ -169,12 +179,7 @@ class Neuron(snn.Leaky):
             self.mem = new
         else:  # the same, sooner
             self._buffers["mem"] = new
-        for tap in self._taps:
-            if tap.alive:
-                terms = functional.events(neuron, x_seq, start, parameters, fired, power=tap.power, **options)
-                if winners is not None:
-                    terms = [(each, events * winners) for each, events in terms]
-                tap.see(terms, 1 if single else 2)
+        show(winners)
         return y_seq, new
 
     def _returned(self, y: Tensor, mem: Tensor) -> Tensor | tuple[Tensor, Tensor]:

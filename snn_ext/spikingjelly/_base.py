@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import checks, functional
-from ..energy.layers import Tap
+from ..energy.layers import Tap, run_watched
 from ..neurons.leaky import Leaky
 from ..observe import Observer
 from ..surrogate import Surrogate
@@ -112,21 +112,21 @@ class LeakyNode(Node):
             "implementation": self._implementation(x_seq),
             "single": single,
         }
-        for tap in self._taps:
-            tap.begin()
-        y_seq, v, *v_seq = functional.run(
-            neuron,
-            x_seq,
-            start,
-            parameters,
-            return_v_seq=return_v_seq,
-            observer=self._observer,
-            **options,
-        )
-        for tap in self._taps:
-            if tap.alive:
-                terms = functional.events(neuron, x_seq, start, parameters, y_seq, power=tap.power, **options)
-                tap.see(terms, 1 if single else 2)
+
+        def run(power: float, again: bool) -> tuple[Tensor, ...]:
+            return functional.run(
+                neuron,
+                x_seq,
+                start,
+                parameters,
+                return_v_seq=return_v_seq,
+                power=power,
+                observer=None if again else self._observer,
+                **options,
+            )
+
+        (y_seq, v, *v_seq), show = run_watched(self._taps, run, 1 if single else len(x_seq))
+        show()
         return y_seq, v, v_seq[0] if return_v_seq else None
 
     def extra_repr(self) -> str:

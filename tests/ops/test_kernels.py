@@ -17,14 +17,13 @@ from snn_ext.surrogate import from_name
 @every_equation
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_every_variant(kernels, equations, dtype):
+    powers = itertools.cycle((0.0, 1.0, 2.0, 1.0, 3.0))
     for name, strict, spiking, *flags in itertools.product(SCALES, *[(False, True)] * 5):
         x_seq, v0, p = tensors(equations, (5, 2, 3), dtype, {"threshold": (3,), "decay": (2, 1)})
         surrogate = from_name(name, SCALES[name], spiking=spiking, strict=strict)
-        agree(
-            both(kernels, equations, x_seq, v0, p, surrogate, dict(zip(WHEN, flags, strict=True))),
-            equations,
-            spiking,
-        )
+        when = dict(zip(WHEN, flags, strict=True))
+        results = both(kernels, equations, x_seq, v0, p, surrogate, when, power=next(powers))
+        agree(results, equations, spiking)
 
 
 @every_kernel
@@ -34,13 +33,15 @@ def test_usual_calls_have_loops_of_their_own(kernels, equations, dtype):
     flags = itertools.product(SCALES, *[(False, True)] * 5)
     sizes = itertools.cycle([(1, 5), (3, 300), (70, 33)])
     wishes = itertools.cycle([(), equations.parameters[::2], (), (), equations.parameters])
+    powers = itertools.cycle((0.0, 1.0, 2.0, 1.0))
     every = 1 if kernels is Native else 3
     for name, strict, starts, *constant in itertools.islice(flags, 0, None, every):
         x_seq, v0, p = tensors(equations, next(sizes), dtype)
         when = dict(zip(WHEN, constant, strict=True))
         surrogate, wanted = from_name(name, SCALES[name], strict=strict), next(wishes)
         start = v0 if starts else None
-        results = both(kernels, equations, x_seq, start, p, surrogate, when, potentials=False, wanted=wanted)
+        asked = {"potentials": False, "wanted": wanted, "power": next(powers)}
+        results = both(kernels, equations, x_seq, start, p, surrogate, when, **asked)
         agree(results, equations)
         assert set(wanted) == results[1].keys() & p.keys()
 
@@ -71,6 +72,7 @@ def test_random_cases(kernels, data):
             {flag: data.draw(st.booleans()) for flag in WHEN},
             potentials=data.draw(st.booleans()),
             wanted=data.draw(st.sets(st.sampled_from(equations.parameters))),
+            power=data.draw(st.sampled_from((0.0, 1.0, 2.0))),
         ),
         equations,
     )
@@ -109,7 +111,8 @@ def test_odd_sizes(kernels, equations, count):
 def test_long_sequences_are_recomputed_in_segments(kernels, equations, steps):
     x_seq, v0, p = tensors(equations, (steps, 37), torch.float64)
     agree(
-        both(kernels, equations, x_seq, v0, p, from_name("atan", 2.0), dict.fromkeys(WHEN, True)), equations
+        both(kernels, equations, x_seq, v0, p, from_name("atan", 2.0), dict.fromkeys(WHEN, True), power=2.0),
+        equations,
     )
 
 
@@ -133,7 +136,9 @@ def test_layouts(kernels, equations, layout):
     else:
         x_seq, v0 = x_seq[:, :, :, :1].expand(x_seq.shape), v0[:1].expand(v0.shape)
     agree(
-        both(kernels, equations, x_seq, v0, p, from_name("sigmoid", 4.0), dict.fromkeys(WHEN, False)),
+        both(
+            kernels, equations, x_seq, v0, p, from_name("sigmoid", 4.0), dict.fromkeys(WHEN, False), power=2.0
+        ),
         equations,
     )
 
@@ -144,7 +149,14 @@ def test_layouts(kernels, equations, layout):
 def test_half_precisions_keep_a_float32_state(kernels, equations, dtype):
     x_seq, v0, p = tensors(equations, (6, 40), torch.float32)
     results = both(
-        kernels, equations, x_seq.to(dtype), v0, p, from_name("atan", 2.0), dict.fromkeys(WHEN, False)
+        kernels,
+        equations,
+        x_seq.to(dtype),
+        v0,
+        p,
+        from_name("atan", 2.0),
+        dict.fromkeys(WHEN, False),
+        power=1.0,
     )
     assert results[1]["v"].dtype == torch.float32
     agree(results, equations)

@@ -30,6 +30,7 @@ def arguments(
         "detach_reset": False,
         "reset_delay": False,
         "constant_start": False,
+        "power": 0.0,
     }
     return (
         *(t.requires_grad_(grad) for t in tensors),
@@ -55,6 +56,7 @@ CASES = [
     (LIFB, {"v_reset": -0.5}),
     (SOFT_RESET_MPR, {"mpr": False, "reset_mode": "hard", "v_reset": 0.25}),
     (SOFT_RESET_MPR, {"surrogate": "mpr", "scale": 0.8}),
+    *((neuron, {"power": power}) for neuron in SPECS for power in (1.0, 2.0)),
 ]
 every_case = pytest.mark.parametrize(("neuron", "options"), CASES)
 
@@ -76,10 +78,10 @@ def test_opcheck_forward(neuron, options):
 @pytest.mark.parametrize("parameter_grads", [True, False])
 def test_opcheck_backward(neuron, options, parameter_grads):
     case = arguments(neuron, **options, grad=False)
-    y_seq, v, v_seq = neuron.operator(*case)
+    outputs = neuron.operator(*case)
     outcome = torch.library.opcheck(
         getattr(torch.ops.snn_ext, f"{neuron.name}_backward").default,
-        (torch.randn_like(y_seq), torch.randn_like(v), torch.randn_like(v_seq), *case[:-1], parameter_grads),
+        (*(torch.randn_like(output) for output in outputs), *case[:-1], parameter_grads),
     )
     assert set(outcome.values()) == {"SUCCESS"}
 
@@ -88,7 +90,7 @@ def test_opcheck_backward(neuron, options, parameter_grads):
 def test_outputs_keep_the_layout_of_the_input(neuron):
     case = list(arguments(neuron, shape=(3, 2, 4, 5, 5), grad=False))
     case[0] = case[0].flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (3, 2))
-    y_seq, _, v_seq = neuron.operator(*case)
+    y_seq, _, v_seq, _ = neuron.operator(*case)
     assert y_seq.stride() == v_seq.stride() == case[0].stride()
 
 

@@ -20,4 +20,7 @@ typedef struct {
     Parameter parameters[5]; /* decay, gain, threshold, and those of the neuron */
     long long stream;        /* on the CPU: whether what goes out is too large to stay in the cache */
     void *starts;            /* backward on CUDA: memory for the potential at the beginning of each segment but the last */
+    void *sent;              /* forward; [count], may be NULL: spikes sent by each neuron, over all steps */
+    const void *gsent;       /* backward; its gradient, may be NULL */
+    double power;            /* to which they are raised */
 } Call;

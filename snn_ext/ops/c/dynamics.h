@@ -28,10 +28,10 @@ enum { PARAMETERS = 5 };
 #define FAR_ ((REAL)1099511627776.0)    /* 2^40 spikes, beyond which the potential does not matter */
 
 /* Which neuron it is: constants to the compiler in the fast loops, values in the general one.  `quiet`: no gradients
- * come from potentials. */
+ * come from potentials.  `power`: that of the spikes sent, which are 0 and 1 unless it is 1. */
 typedef struct {
     int neuron, reset, activation, surrogate, spiking, strict, detach_reset, reset_delay, mpr, quiet;
-    REAL scale, v_reset;
+    REAL scale, v_reset, power;
 } NAME(Mode);
 
 /* Its parameters: `a` and `b` are burst threshold and intensity (LIFB), `a` the amplitude (MPR). */
@@ -226,6 +226,13 @@ INLINE REAL NAME(emit)(NAME(Mode) m, REAL x, NAME(Step) s, NAME(Parameters) p) {
     return s.o + (p.b - 1) * NAME(spike)(m, s.h - p.a);
 }
 
+/* How many spikes that is, as they are sent. */
+INLINE REAL NAME(sent)(NAME(Mode) m, NAME(Step) s, NAME(Parameters) p) {
+    return m.neuron == LIFB ? s.o + (p.b - 1) * NAME(spike)(m, s.h - p.a) : s.o;
+}
+
+INLINE REAL NAME(raised_slope)(NAME(Mode) m, REAL o) { return m.power == 1 ? (REAL)1 : m.power * o; }
+
 /* ---- backward ---- */
 
 /* The slopes of firing at the potential `h`; `within`: rectify as for such a surrogate. */
@@ -272,10 +279,10 @@ INLINE REAL NAME(reset_backward)(NAME(Mode) m, REAL gv, REAL h, REAL o, NAME(Par
     return gv;
 }
 
-/* One step back.  `gy` comes from outside, and so do `g_before` and `g_after`, the gradients of the potential before
- * and after the reset; `gv` comes from the step after; `activation` is the derivative of the activation (VSN). */
+/* One step back.  `gy` comes from outside, and so do `gs`, the gradient of the spikes sent, and `g_before` and
+ * `g_after`, those of the potential before and after the reset; `gv` comes from the step after; `activation` is the derivative of the activation (VSN). */
 INLINE NAME(Gradients) NAME(back)(NAME(Mode) m, NAME(Step) s, REAL x, NAME(Parameters) p, NAME(Slopes) at,
-                                  REAL gy, REAL activation, REAL g_before, REAL g_after, REAL gv) {
+                                  REAL gy, REAL gs, REAL activation, REAL g_before, REAL g_after, REAL gv) {
     NAME(Gradients) g = {0, 0, {0, 0, 0, 0, 0}};
     REAL gh, gu = 0, go = 0, through_reset = 0;
     if (!m.quiet) gv = gv + g_after;
@@ -286,14 +293,16 @@ INLINE NAME(Gradients) NAME(back)(NAME(Mode) m, NAME(Step) s, REAL x, NAME(Param
         g.x = gu * s.o;
         go = gu * x;
     } else if (m.neuron == LIFB) {
+        REAL b = NAME(spike)(m, s.h - p.a);
         go = gy;
-        gu = gy * (p.b - 1) * at.burst;
+        gu = (gy + gs * NAME(raised_slope)(m, b)) * (p.b - 1) * at.burst;
         g.p.a = -gu;
-        g.p.b = gy * NAME(spike)(m, s.h - p.a);
+        g.p.b = (gy + gs) * b;
     } else {
         go = gy * p.a;
         g.p.a += gy * s.o;
     }
+    go = go + gs * NAME(raised_slope)(m, s.o);
     gh = gh + NAME(fire_backward)(m, go + through_reset, at, p, &g.p);
     if (m.neuron == LIFB) gh = gh + gu;
     g.p.decay = gh * (s.v - m.v_reset);

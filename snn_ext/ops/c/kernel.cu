@@ -91,7 +91,7 @@ INLINE REAL state(const void *memory, long long i) { return memory ? ((const REA
 
 INLINE NAME(Mode) mode(const Call &c) {
     NAME(Mode) m = {KIND_NEURON, KIND_RESET, (int)c.activation, (int)c.surrogate, (int)c.spiking, (int)c.strict,
-              (int)c.detach_reset, (int)c.reset_delay, KIND_MPR, 0, (REAL)c.scale, (REAL)c.v_reset};
+              (int)c.detach_reset, (int)c.reset_delay, KIND_MPR, 0, (REAL)c.scale, (REAL)c.v_reset, (REAL)c.power};
     return m;
 }
 
@@ -136,7 +136,7 @@ INLINE NAME(Parameters) backward_neuron(const Call &c, NAME(Mode) m, long long n
             NAME(Gradients) g;
             if (t == c.steps - 1 && c.gv) gs = gs + state(c.gv, n);
             if (m.neuron == VSN && m.activation != IDENTITY) activation = NAME(activation_gradient)(m.activation, x * now.o);
-            g = NAME(back)(m, now, x, p, NAME(slopes)(m, now.h, p, within), load(c.gy, i), activation, m.reset_delay ? gs : 0,
+            g = NAME(back)(m, now, x, p, NAME(slopes)(m, now.h, p, within), load(c.gy, i), state(c.gsent, n), activation, m.reset_delay ? gs : 0,
                      m.reset_delay ? 0 : gs, gv);
             store(c.gx, i, g.x);
             gv = g.v;
@@ -159,18 +159,20 @@ extern "C" __global__ void snn_ext_forward(const Call c) {
     if (n >= c.count) return;
     NAME(Mode) m = mode(c);
     NAME(Parameters) p = parameters(c, n);
-    REAL v = NAME(start)(m, state(c.v0, n), p), seen = v;
+    REAL v = NAME(start)(m, state(c.v0, n), p), seen = v, sent = 0;
     for (long long t = 0; t < c.steps; t++) {
         long long i = t * c.count + n;
         REAL x = load(c.x, i), y;
         NAME(Step) now = NAME(step)(m, x, v, p);
         y = NAME(emit)(m, x, now, p);
         store(c.y, i, m.neuron == VSN ? NAME(activation)(m.activation, y) : y);
+        sent += NAME(sent)(m, now, p);
         v = now.next;
         seen = m.reset_delay && !NAME(waits)(m) ? now.h : v;
         if (c.v_seq) ((REAL *)c.v_seq)[i] = seen;
     }
     ((REAL *)c.v)[n] = seen;
+    if (c.sent) ((REAL *)c.sent)[n] = sent;
 }
 
 extern "C" __global__ void snn_ext_backward(const Call c) {

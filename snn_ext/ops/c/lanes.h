@@ -105,7 +105,9 @@ ALWAYS_INLINE void NAME(forward_lanes)(NAME(Mode) m, int usual, const Call *c, N
     const NAME(Parameters) all = AT(0);
     REAL *restrict v = s->v, *restrict last = (REAL *)c->v + first;
     const REAL *restrict v0 = c->v0 ? (const REAL *)c->v0 + first : s->none;
+    REAL *restrict sent = c->sent ? (REAL *)c->sent + first : s->out;
     EACH v[i] = NAME(start)(m, v0[i], MINE(i));
+    if (c->sent) memset(sent, 0, (size_t)lanes * sizeof(REAL));
     for (int64_t t = 0; t < c->steps; t++) {
         const REAL *restrict x = (const REAL *)c->x + t * c->count + first;
         REAL *out = (REAL *)c->y + t * c->count + first;
@@ -113,6 +115,7 @@ ALWAYS_INLINE void NAME(forward_lanes)(NAME(Mode) m, int usual, const Call *c, N
         REAL *restrict state = c->v_seq ? (REAL *)c->v_seq + t * c->count + first : last;
         int64_t next = t + AHEAD;
         FETCH(next < c->steps ? x + AHEAD * c->count : (const REAL *)c->x + (next - c->steps) * c->count + first + lanes);
+        if (c->sent) EACH sent[i] += NAME(sent)(m, NAME(step)(m, x[i], v[i], MINE(i)), MINE(i));
         if (t == c->steps - 1 || (!usual && c->v_seq)) EACH {
             NAME(Step) now = NAME(step)(m, x[i], v[i], MINE(i));
             y[i] = NAME(emit)(m, x[i], now, MINE(i));
@@ -189,6 +192,7 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int usual, const Call *c, 
          *restrict b = s->g[4];
     const REAL *restrict v0 = c->v0 ? (const REAL *)c->v0 + first : s->none;
     REAL *restrict gv0 = c->gv0 ? (REAL *)c->gv0 + first : s->last;
+    const REAL *restrict gsent = c->gsent ? (const REAL *)c->gsent + first : s->none;
     int64_t segments = (c->steps + c->segment - 1) / c->segment;
     /* whether what is carried is needed again */
     int64_t kept = c->parameter_grads || m.reset == AGAIN || (NAME(waits)(m) && !m.reset_delay) ? c->block : 0;
@@ -249,7 +253,7 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int usual, const Call *c, 
                 NAME(activate_backward)(c, activation, lanes);
             }
 #define BACK                                                                                   \
-    NAME(back)(m, NAME(charged)(m, h[i], carried[i], MINE(i)), x[i], MINE(i), SLOPE(i), gy[i],      \
+    NAME(back)(m, NAME(charged)(m, h[i], carried[i], MINE(i)), x[i], MINE(i), SLOPE(i), gy[i], gsent[i], \
                m.neuron == VSN && !usual ? activation[i] : 1, before[i], after[i], v[i])
             if (c->parameter_grads) EACH {
                 NAME(Gradients) g = BACK;
@@ -343,7 +347,7 @@ static int NAME(usual)(const Call *c) {
 
 #define MODE                                                                                   \
     {c->neuron, c->reset, c->activation, c->surrogate, c->spiking, c->strict, c->detach_reset, \
-     c->reset_delay, c->mpr, 0, (REAL)c->scale, (REAL)c->v_reset}
+     c->reset_delay, c->mpr, 0, (REAL)c->scale, (REAL)c->v_reset, (REAL)c->power}
 
 EXPORT CLONES int NAME(snn_ext_forward)(const Call *c, int64_t begin, int64_t end) {
     NAME(Mode) m = MODE;
