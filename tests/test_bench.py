@@ -76,6 +76,14 @@ def test_everything_is_measured_written_and_drawn(tmp_path, monkeypatch):
             native = converted["cases"][0]
             assert native["name"] == conversion.NATIVE
             assert entry["times native"] == pytest.approx(native["run"]["median"] / entry["run"]["median"])
+    assert [result["framework"] for result in results["penalties"]] == HAVE
+    for result in results["penalties"]:
+        cases = {(entry["name"], entry["penalty"]): entry for entry in result["cases"]}
+        assert len(cases) == (len(networks.PENALTIES) + 1) * len({name for name, _ in cases})
+        for (name, penalty), entry in cases.items():
+            without = cases[name, ""]["step"]["median"]
+            assert entry["times without"] == pytest.approx(entry["step"]["median"] / without)
+            assert penalty in ("", *networks.PENALTIES)
     for result in results["networks"]:
         assert {entry["name"]: entry["relu"] for entry in result["cases"]}["ReLU"] == 1
         assert len(result["cases"]) >= 5
@@ -104,7 +112,8 @@ def test_what_is_left_out_is_said_and_each_is_compared_with_its_like(capsys):
             entry(report.FLOOR, "", "", 0.5),
         ],
     }
-    results = {"sizes": [size], "memory": [], "networks": [], "conversion": [], "exponents": []}
+    results = dict.fromkeys(("memory", "networks", "penalties", "conversion", "exponents"), ())
+    results["sizes"] = [size]
     console = Console(width=150)
     for table in report.tables(results, ((4, 64),)):
         console.print(table)

@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..energy import SynapticPenalty
+
 STEPS, BATCH = 8, 64
 RELU = "ReLU"
+PENALTIES = {"synaptic, p = 1": 1.0, "synaptic, p = 2": 2.0}
+"""Penalties that a training step is timed with, and their exponents."""
 
 
 class Network(NamedTuple):
@@ -69,12 +73,30 @@ class StepByStep(nn.Module):
 def training_steps(kind: str, framework: str, device: torch.device) -> dict[str, Callable[[], None]]:
     """Return a training step of the network `kind` for every neuron of `framework`, and for ReLU."""
     network = NETWORKS[kind]
-    make = {"snntorch": _snntorch, "spikingjelly": _spikingjelly}[framework]
+    batch = _batch(network, device)
+    nets = {RELU: _batched(network, nn.ReLU, lambda neuron, x: neuron(x)), **_spiking(framework, network)}
+    return {name: _training_step(net.to(device), *batch) for name, net in nets.items()}
+
+
+def penalised_steps(kind: str, framework: str, device: torch.device) -> dict[Any, Callable[[], None]]:
+    """Return a training step for every neuron of `framework`, without penalty (``""``) and with each."""
+    network = NETWORKS[kind]
+    batch = _batch(network, device)
+    steps = {}
+    for penalty, power in {"": None, **PENALTIES}.items():
+        for name, net in _spiking(framework, network).items():
+            steps[name, penalty] = _training_step(net.to(device), *batch, power)
+    return steps
+
+
+def _batch(network: Network, device: torch.device) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     x_seq = torch.rand(STEPS, BATCH, *network.image, device=device)
-    labels = torch.randint(10, (BATCH,), device=device)
-    nets = {RELU: _batched(network, nn.ReLU, lambda neuron, x: neuron(x)), **make(network)}
-    return {name: _training_step(net.to(device), x_seq, labels) for name, net in nets.items()}
+    return x_seq, torch.randint(10, (BATCH,), device=device)
+
+
+def _spiking(framework: str, network: Network) -> dict[str, nn.Module]:
+    return {"snntorch": _snntorch, "spikingjelly": _spikingjelly}[framework](network)
 
 
 def _batched(
@@ -128,12 +150,18 @@ def _spikingjelly(network: Network) -> dict[str, nn.Module]:
     }
 
 
-def _training_step(net: nn.Module, x_seq: Tensor, labels: Tensor) -> Callable[[], None]:
+def _training_step(
+    net: nn.Module, x_seq: Tensor, labels: Tensor, power: float | None = None
+) -> Callable[[], None]:
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    penalty = None if power is None else SynapticPenalty(net, x_seq[:, :1], power)
 
     def step() -> None:
         optimizer.zero_grad()
-        nn.functional.cross_entropy(net(x_seq).mean(0), labels).backward()
+        loss = nn.functional.cross_entropy(net(x_seq).mean(0), labels)
+        if penalty is not None:
+            loss = loss + 1e-7 * penalty()
+        loss.backward()
         optimizer.step()
 
     return step

@@ -61,6 +61,8 @@ def tables(results: dict[str, Any], headline: tuple[tuple[int, int], ...]) -> It
         yield _memory(entry)
     for entry in results["networks"]:
         yield _network(entry)
+    for entry in results["penalties"]:
+        yield _penalties(entry)
     for entry in results["conversion"]:
         yield _conversion(entry)
     if results["exponents"]:
@@ -142,6 +144,22 @@ def _network(result: dict[str, Any]) -> Table:
     )
     for entry in result["cases"]:
         table.add_row(entry["name"], _ms(entry["step"]["median"]), f"{entry['relu']:.2f}")
+    return table
+
+
+def _penalties(result: dict[str, Any]) -> Table:
+    cases = {(entry["name"], entry["penalty"]): entry for entry in result["cases"]}
+    penalties = [penalty for penalty in dict.fromkeys(penalty for _, penalty in cases) if penalty]
+    table = _table(
+        f"{result['network']} network, {TITLES[result['framework']]}, {result['steps']} steps, "
+        f"batch {result['batch']}: training step with a penalty on spikes",
+        "neurons",
+        "without [ms]",
+        *(f"{penalty}: times that" for penalty in penalties),
+    )
+    for name in dict.fromkeys(name for name, _ in cases):
+        ratios = (f"{cases[name, penalty]['times without']:.2f}" for penalty in penalties)
+        table.add_row(name, _ms(cases[name, ""]["step"]["median"]), *ratios)
     return table
 
 

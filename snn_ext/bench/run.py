@@ -84,7 +84,9 @@ def run(
             TextColumn("{task.description:<48}"), BarColumn(), TimeElapsedColumn(), console=console
         ) as progress:
             total = (
-                len(plan.sizes) + len(frameworks) * (1 + len(networks.NETWORKS)) + len(conversion.NETWORKS)
+                len(plan.sizes)
+                + len(frameworks) * (1 + 2 * len(networks.NETWORKS))
+                + len(conversion.NETWORKS)
             )
             bar = progress.add_task("", total=total)
 
@@ -101,6 +103,7 @@ def run(
             results["sizes"] = measured(_sizes(frameworks, plan, device, tick))
             results["memory"] = measured(_memory(frameworks, plan, device, tick))
             results["networks"] = measured(_networks(frameworks, plan, device, tick))
+            results["penalties"] = measured(_penalties(frameworks, plan, device, tick))
             results["conversion"] = measured(_conversion(frameworks, plan, device, tick))
         results["exponents"] = _exponents(results["sizes"])
     finally:
@@ -199,6 +202,35 @@ def _networks(frameworks: list[str], plan: Plan, device: torch.device, tick: Any
                 "cases": [
                     {"name": name, "step": _summary(values), "relu": median(values) / relu}
                     for name, values in times.items()
+                ],
+            }
+
+
+def _penalties(
+    frameworks: list[str], plan: Plan, device: torch.device, tick: Any
+) -> Iterator[dict[str, Any]]:
+    for framework in frameworks:
+        for kind in networks.NETWORKS:
+            tick(f"{kind} network with penalties, {framework}")
+            times = interleaved(
+                networks.penalised_steps(kind, framework, device),
+                seconds=plan.seconds,
+                repeats=plan.repeats,
+                device=device,
+            )
+            yield {
+                "network": kind,
+                "framework": framework,
+                "steps": networks.STEPS,
+                "batch": networks.BATCH,
+                "cases": [
+                    {
+                        "name": name,
+                        "penalty": penalty,
+                        "step": _summary(values),
+                        "times without": median(values) / median(times[name, ""]),
+                    }
+                    for (name, penalty), values in times.items()
                 ],
             }
 
