@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kernels import EQUATIONS, RANGES, every_equation
 from specs import LIFB, SOFT_RESET_MPR, SPECS, VARIANTS, VSN, cases, evaluate, every_neuron, every_variant
 
 import snn_ext.functional as F
@@ -95,6 +96,57 @@ def test_gradcheck_with_a_smooth_step(neuron, options, soft, reset_delay):
         )
 
     assert torch.autograd.gradcheck(run, [leaf.requires_grad_() for leaf in leaves], fast_mode=True)
+
+
+# --- spikes sent -------------------------------------------------------------------------------------
+
+
+def sent(equations, power, surrogate, x_seq, v0, values, **options):
+    p = dict(zip(equations.parameters, values, strict=True))
+    return F.run(equations, x_seq, v0, p, surrogate=surrogate, power=power, **options)
+
+
+def leaves_of(equations):
+    torch.manual_seed(0)
+    sizes = [(3,), (), (2, 1), (2, 3), (1,)]
+    leaves = [torch.randn(4, 2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)]
+    for size, name in zip(sizes, equations.parameters, strict=False):
+        low, high = RANGES[name]
+        leaves.append(torch.rand(size, dtype=torch.float64) * (high - low) + low)
+    return [leaf.requires_grad_() for leaf in leaves]
+
+
+SMOOTH = [  # without kinks, and without resets that are detached
+    equations
+    for equations in EQUATIONS
+    if getattr(equations, "activation", "") != "relu" and equations.reset_mode not in ("late", "again")
+]
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("reset_delay", [False, True])
+@pytest.mark.parametrize("equations", SMOOTH, ids=str)
+def test_spikes_sent_have_the_gradients_of_a_smooth_count(equations, reset_delay, power):
+    def run(x_seq, v0, *values):
+        soft = Sigmoid(spiking=False)
+        return sent(equations, power, soft, x_seq, v0, values, reset_delay=reset_delay)
+
+    assert torch.autograd.gradcheck(run, leaves_of(equations), fast_mode=True)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+@every_equation
+def test_spikes_sent_are_counted_alike_by_the_operators_and_by_autograd(equations, power):
+    outcomes = []
+    for surrogate in (ATan(), lambda u: ATan()(u)):
+        leaves = leaves_of(equations)
+        *_, count = sent(equations, power, surrogate, *leaves[:2], leaves[2:])
+        assert count.shape == leaves[1].shape
+        wanted = torch.arange(6.0, dtype=torch.float64).view(2, 3)
+        outcomes.append((count.detach(), *torch.autograd.grad(count, leaves, wanted, allow_unused=True)))
+    for fused, plain in zip(*outcomes, strict=True):
+        torch.testing.assert_close(fused, torch.zeros_like(fused) if plain is None else plain)
+    assert (outcomes[0][0] > 0).any()
 
 
 # --- what each neuron is -----------------------------------------------------------------------------
