@@ -25,6 +25,8 @@ class Layer:
 
     own = False
     """Whether it is a neuron of this package, which hands the spikes it sends to its `Tap` instances."""
+    over_steps: tuple[str, ...] = ()
+    """Methods beside ``forward`` by which it runs, over all steps at once."""
     graded = False
     """Whether its spikes carry a value, by which the receiving synapse multiplies."""
 
@@ -217,7 +219,7 @@ def untouched(net: nn.Module, watcher: Any = None) -> Iterator[None]:
 
     Meanwhile a `Tap` shows what it does to `watcher` alone.
     """
-    kept = ("_buffers", "_memories")
+    kept = ("_buffers", *(name for face in faces() for name in face.STATES))
     before = [
         (module, module.__dict__.copy(), {name: dict(getattr(module, name, {})) for name in kept})
         for module in net.modules()

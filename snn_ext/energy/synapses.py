@@ -344,8 +344,8 @@ class _Tracer(TorchFunctionMode):
             hooks.append(module.register_forward_hook(self._leave, always_call=True))
         for layer in spiking:
             self._wrap(layer, "forward", None)
-            if layer.own and hasattr(layer.module, "multi_step"):
-                self._wrap(layer, "multi_step", 2)
+            for method in layer.over_steps:
+                self._wrap(layer, method, 2)
         device = next((x.device.type for x in tree_flatten(inputs)[0] if isinstance(x, Tensor)), "cpu")
         devices: list[int] | None = [] if device == "cpu" else None
         try:

@@ -25,12 +25,17 @@ _SEQUENCES = tuple(
 """snnTorch's layers that take all steps at once."""
 
 
+STATES = ()
+"""Attributes of modules, dictionaries, in which states are kept beside buffers."""
+
+
 class _Layer(Layer):
     """A spiking layer of snnTorch."""
 
     def __init__(self, name: str, module: Any) -> None:
         super().__init__(name, module)
         self.own = isinstance(module, Neuron)
+        self.over_steps = ("multi_step",) if self.own else ()
         self.graded = isinstance(module, VSN)
         self._last: Any = None
 

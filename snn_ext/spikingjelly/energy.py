@@ -39,6 +39,10 @@ _SIGNED = tuple(
 _VALUED = tuple(getattr(neuron, name) for name in ("LIAFNode",) if hasattr(neuron, name))
 
 
+STATES = ("_memories",)
+"""Attributes of modules, dictionaries, in which states are kept."""
+
+
 class _Layer(Layer):
     """A spiking layer of SpikingJelly."""
 
