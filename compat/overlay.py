@@ -1,9 +1,11 @@
 """Run a command with another row of `matrix.toml`: its frameworks, laid over the installed ones.
 
     python compat/overlay.py pinned pytest -x
+    python compat/overlay.py neurobench pytest tests/energy
 
 The row's snnTorch and SpikingJelly go into a folder of their own, which comes first on the path; everything
-else is shared with the running environment.  That spares a second torch, several gigabytes.
+else is shared with the running environment.  That spares a second torch, several gigabytes.  So goes what
+`neurobench.txt` names, beside the installed frameworks.
 """
 
 import importlib.metadata
@@ -12,20 +14,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-FRAMEWORKS = ("snntorch", "spikingjelly")
+LAID_OVER = ("snntorch", "spikingjelly", "neurobench")
 HERE = Path(__file__).resolve().parent
 
 
 def main(row: str, *command: str) -> int:
-    """Lay the frameworks of `row` over, run `command`, and return its status."""
+    """Lay the packages of `row` over, run `command`, and return its status."""
     constraints = HERE / f"{row}.txt"
     wanted = dict(line.split("==") for line in constraints.read_text().split() if "==" in line)
-    for package in wanted.keys() - FRAMEWORKS:
+    for package in wanted.keys() - LAID_OVER:
         if (found := importlib.metadata.version(package).split("+")[0]) != wanted[package]:
             print(f"row {row!r} wants {package} {wanted[package]}, but {found} is installed", file=sys.stderr)
             return 1
     folder = Path(sys.prefix) / f"overlay-{row}"
-    packages = [f"{package}=={wanted[package]}" for package in FRAMEWORKS]
+    packages = [f"{package}=={wanted[package]}" for package in LAID_OVER if package in wanted]
     marker = folder / "complete"
     if not marker.exists():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]

@@ -80,7 +80,7 @@ def run(
         return y_seq.squeeze(0) if single else y_seq, v, v_seq, sent
     x_seq = x_seq.unsqueeze(0) if single else x_seq
     if v0 is None:
-        v0 = torch.zeros(x_seq.shape[1:], dtype=reference.compute_dtype(x_seq.dtype), device=x_seq.device)
+        v0 = torch.zeros_like(x_seq[0], dtype=reference.compute_dtype(x_seq.dtype))
     y_seq, v, v_seq, sent = getattr(torch.ops.snn_ext, neuron.name)(
         x_seq,
         v0,

@@ -3,6 +3,7 @@
 from ..observe import observe
 from . import _compat  # noqa: F401  (first: it refuses an unsupported release)
 from .conversion import accuracy_curve, conversion_report, convert, multi_step
+from .counters import register_neurobench, unregister_neurobench
 from .decoupling import decouple
 from .energy import balanced_spike_reg, synaptic_reg, total_spike_reg
 from .neurons import LIFB, VSN, SoftResetMPR, reset
@@ -25,8 +26,10 @@ __all__ = [
     "multi_step",
     "observe",
     "register",
+    "register_neurobench",
     "reset",
     "synaptic_reg",
     "total_spike_reg",
     "unregister",
+    "unregister_neurobench",
 ]

@@ -50,6 +50,11 @@ except ImportError as missing:  # 0.0.0.0.14 does not declare what its ann2snn i
         f"SpikingJelly's ann2snn cannot be imported ({missing}); install with: pip install requests"
     )
 
+try:
+    from spikingjelly.activation_based import op_counter
+except ImportError:  # 0.0.0.0.14 has none
+    op_counter = None
+
 _NAMED: dict[str, Callable[[float], Surrogate]] = {
     "ATan": lambda alpha: ATan(alpha=alpha),
     "Sigmoid": lambda alpha: Sigmoid(slope=alpha),
@@ -133,7 +138,8 @@ class _NodeBase(neuron.BaseNode):
     def _initial(self, v: Any, x: Tensor, shape: torch.Size) -> Tensor:
         """Return the potential to start from: the number that the memory holds, everywhere, or zero."""
         value = 0.0 if isinstance(v, Tensor) else float(v)
-        return torch.full(shape, value, dtype=compute_dtype(x.dtype), device=x.device)
+        like = x.new_empty(shape, dtype=compute_dtype(x.dtype))
+        return torch.full_like(like, value)  # as natively: by this, counters know a state
 
     def extra_repr(self) -> str:
         shown = {
