@@ -257,20 +257,25 @@ class _Call:
         surrogate, scale, _, strict, _, self.reset_delay, *_ = args[end:]
         self.spike = from_name(surrogate, scale, strict=strict)
 
-    def steps(self) -> Iterator[reference.Step]:
-        """Run the steps."""
-        when = {"detach_reset": False, "reset_delay": self.reset_delay}
-        with torch.no_grad():
-            yield from reference.unroll(self.neuron, self.x_seq, self.v0, self.p, self.spike, **when)
+    @torch.no_grad()
+    def events(self) -> list[Tensor]:
+        """Return the events of each step, ones and zeros."""
+        return [step.o.to(self.x_seq.dtype) for step in self._steps()]
 
+    @torch.no_grad()
     def sent(self) -> Tensor:
         """Return the number of spikes that is sent with each element of what is emitted."""
-        sent = [self.neuron.transmitted(s.h, s.o, self.p, self.spike, 1.0) for s in self.steps()]
-        return torch.stack(sent).detach()
+        return torch.stack(
+            [self.neuron.transmitted(s.h, s.o, self.p, self.spike, 1.0) for s in self._steps()]
+        )
+
+    def _steps(self) -> Iterator[reference.Step]:
+        when = {"detach_reset": False, "reset_delay": self.reset_delay}
+        return reference.unroll(self.neuron, self.x_seq, self.v0, self.p, self.spike, **when)
 
     def replay(self, counter: Any) -> None:
         """Show `counter` what a native neuron does with the same input and the same events."""
-        events, native = (s.o.to(self.x_seq.dtype) for s in self.steps()), default_surrogate()
+        events, native = iter(self.events()), default_surrogate()
         bursts = bool((self.p.get("burst_intensity", torch.ones(())) > 1).any())
 
         def fire(distance: Tensor) -> Tensor:
