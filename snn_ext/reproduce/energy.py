@@ -176,10 +176,14 @@ class Case:
                 rate=self.kind.stage_rate,
                 seed=1000 * self.seed + stage,
                 augment=self.kind.augment,
-                penalty=None if watched is None else (lambda lam=lam: lam * watched()),
+                penalty=None if watched is None else _weighted(watched, lam),
             )
             points.append({"lam": 0.0 if watched is None else lam, **spent(net, self.test)})
         return points
+
+
+def _weighted(penalty: Callable[[], Tensor], lam: float) -> Callable[[], Tensor]:
+    return lambda: lam * penalty()
 
 
 def spent(net: nn.Module, data: Images) -> dict[str, float]:
