@@ -74,6 +74,7 @@ def test_the_conversion_study_runs_writes_draws_and_goes_on_where_it_stopped(
         assert seed["arms"]["default"][-1] > 80
     out = capsys.readouterr().out
     assert "L4 rule less its control" in out
+    assert "lower percentile [percentile 0.99]" in out
     assert "next: " in out
     for rule in ("scale", "equalize", "threshold", "bias"):
         assert (rule, f"{rule}, control") in conversion_report.controls(network)

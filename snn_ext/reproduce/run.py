@@ -38,7 +38,7 @@ def run(name: str, data: str, folder: Path, *, seeds: int, output: str) -> dict[
             progress.update(bar, description=f"{study.KINDS[kind].title}, seed {seed}: {what}")
 
         results = study.run(data, folder, seeds=range(seeds), tick=tick)
-    console.print(f"\n{report.text(results)}", highlight=False, soft_wrap=True)
+    console.print(f"\n{report.text(results)}", highlight=False, markup=False, soft_wrap=True)
     figures, picture = (Path(f"{output}{ending}").resolve() for ending in (".json", ".png"))
     figures.write_text(json.dumps(results, indent=1) + "\n")
     report.draw(results, picture)
