@@ -274,7 +274,7 @@ PENALTIES = {"synaptic": SynapticPenalty, "total": TotalSpikePenalty, "balanced"
 ARMS = {"none": (None, 1)} | {
     f"{name}, p = {p}": (kind, p) for p in (1, 2) for name, kind in PENALTIES.items()
 }
-STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+STRENGTHS = (1.0, 4.0) if SMALL else (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def point(net, chosen):
@@ -384,7 +384,7 @@ print(energy_report.NOTES)
 # %% [markdown]
 # ## What was seen
 #
-# Counted from the results of the study, whatever they are.
+# Counted by this page from the results of the study.
 
 # %%
 print(energy_report.answer(results), "\n")

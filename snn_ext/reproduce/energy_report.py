@@ -132,9 +132,10 @@ def table(results: dict[str, Any], kind: str) -> str:
             f"{_spread([s['synops'] * nj for s in state], 1)} nJ"
             for name, state in (("start", start), ("control", control))
         )
+        number = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
         lines += [
             "",
-            f"{neuron}: {len(seeds)} seeds, {nj * 1e3:.1f} pJ an operation; {states}",
+            f"{neuron}: {number}, {nj * 1e3:.1f} pJ an operation; {states}",
             f"{'energy / that of the control, at its accuracy less':<{width}}",
             " " * width + "".join(f"{_points(points):>19}" for points in POINTS),
         ]
@@ -196,7 +197,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
     """Write the picture: accuracy against energy by neuron and network, a line for each penalty."""
     networks = results["networks"]
     neurons = list(next(iter(networks.values()))["neurons"])
-    figure = Figure(figsize=(2.2 * len(neurons) + 1, 2.5 * len(networks) + 1.3), layout="constrained")
+    figure = Figure(
+        figsize=(max(9.5, 2.2 * len(neurons) + 1), 2.5 * len(networks) + 1.3), layout="constrained"
+    )
     grid = figure.subplots(len(networks), len(neurons), squeeze=False, sharey="row")
     for row, network in zip(grid, networks.values(), strict=True):
         for axes, neuron in zip(row, neurons, strict=True):
