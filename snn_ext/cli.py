@@ -13,6 +13,11 @@ import warnings
 from pathlib import Path
 
 FRAMEWORKS = {"snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
+STUDIES = {
+    "conversion": "the tutorial 04_l4_conversion, or snn-ext bench (images a second)",
+    "energy": "the tutorial 05_synaptic_penalty, or snn-ext demo (an energy report)",
+}
+"""The studies of ``snn-ext reproduce``, and what to look at after each."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         "--output", default="snn-ext-bench", help="picture and JSON to write, without ending (%(default)s)"
     )
     study = commands.add_parser("reproduce", help="run a study in full, on data sets of real images")
-    study.add_argument("study", choices=("conversion",), help="which one")
+    study.add_argument("study", choices=STUDIES, help="which one")
     study.add_argument(
         "--data", default="data", help="folder of the data sets, downloaded if missing (%(default)s)"
     )
@@ -46,8 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     study.add_argument(
         "--output",
-        default="snn-ext-conversion",
-        help="picture and JSON to write, without ending (%(default)s)",
+        help="picture and JSON to write, without ending (snn-ext- and the name of the study)",
     )
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
@@ -210,20 +214,23 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     missing = [name for name in ("matplotlib", "rich") if importlib.util.find_spec(name) is None]
     if not all((Path(arguments.data) / f"{name}.npz").exists() for name in ("mnist", "cifar10")):
         missing += [name for name in ("torchvision",) if importlib.util.find_spec(name) is None]
+    output = arguments.output or f"snn-ext-{arguments.study}"
     problem = ""
-    if missing:
+    if arguments.study == "energy" and (why_not := faces()["spikingjelly"]):
+        problem = f"snn-ext reproduce energy runs in SpikingJelly: {why_not}"
+    elif missing:
         problem = (
             f"snn-ext reproduce needs {', '.join(missing)}; install with: pip install 'snn-ext[reproduce]'"
         )
     problem = problem or _implementation_problem()
-    problem = problem or _output_problem("reproduce", Path(f"{arguments.output}.png"))
+    problem = problem or _output_problem("reproduce", Path(f"{output}.png"))
     if problem:
         print(problem, file=sys.stderr)
         return 1
     from .reproduce.run import run
 
-    run(arguments.data, Path(arguments.folder), seeds=arguments.seeds, output=arguments.output)
-    print("next: the tutorial 04_l4_conversion, or snn-ext bench (images a second)")
+    run(arguments.study, arguments.data, Path(arguments.folder), seeds=arguments.seeds, output=output)
+    print(f"next: {STUDIES[arguments.study]}")
     return 0
 
 

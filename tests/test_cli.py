@@ -87,6 +87,18 @@ def test_demo_trains_every_arm_and_draws(tmp_path, capsys):
     assert out.count("/2)") == len(HAVE) * len(tasks) * (len(arms) - 1)
     assert "conversion: the digits' ReLU network as a spiking one" in out
     assert out.count("a spike is worth") == 1
+    assert (tmp_path / "demo-energy.png").stat().st_size > 10_000
+    lif, vsn = out.split("energy of a saccade, ")[1:]
+    assert "LIF + LIF, seed 0" in lif
+    assert "energy [nJ]" in lif
+    assert "VSN + LIF, seed 0" in vsn
+    for part, graded in ((lif, False), (vsn, True)):
+        rows = {cells[0]: cells for cells in map(str.split, part.splitlines()) if cells}
+        operations = [[int(rows[f"net.{i}"][j].replace(",", "")) for j in (-4, -3)] for i in (0, 2, 4)]
+        assert operations[0][0] == 0  # events
+        assert operations[0][1] > 0
+        assert [mac > 0 for mac, _ in operations[1:]] == [graded, False]
+        assert [ac > 0 for _, ac in operations[1:]] == [not graded, True]
     assert "--quick trains for 2 epochs" in out
     assert max(map(len, out.splitlines())) <= 100
 

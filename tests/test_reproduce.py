@@ -1,6 +1,8 @@
-"""The conversion study, end to end on images of its own making."""
+"""The studies, end to end on images of their own making."""
 
+import importlib.util
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 
 from snn_ext import cli
-from snn_ext.reproduce import conversion, data, networks, report, run, training
+from snn_ext.reproduce import conversion, conversion_report, data, energy, energy_report, networks, training
 
 
 @pytest.fixture
@@ -40,8 +42,7 @@ def small(monkeypatch):
         rate=0.1,
         augment=False,
     )
-    for module in (conversion, run):
-        monkeypatch.setattr(module, "KINDS", {"tiny": kind})
+    monkeypatch.setattr(conversion, "KINDS", {"tiny": kind})
     monkeypatch.setattr(conversion, "HELD_OUT", 100)
     monkeypatch.setattr(conversion, "CALIBRATION", 50)
     monkeypatch.setattr(conversion, "TESTED", {"mnist": 20})
@@ -53,7 +54,7 @@ def small(monkeypatch):
     return kind
 
 
-def test_the_study_runs_writes_draws_and_goes_on_where_it_stopped(
+def test_the_conversion_study_runs_writes_draws_and_goes_on_where_it_stopped(
     folder, small, tmp_path, capsys, monkeypatch
 ):
     pytest.importorskip("torchvision")
@@ -73,12 +74,145 @@ def test_the_study_runs_writes_draws_and_goes_on_where_it_stopped(
         assert seed["arms"]["default"][-1] > 80
     out = capsys.readouterr().out
     assert "L4 rule less its control" in out
+    assert "lower percentile [percentile 0.99]" in out
     assert "next: " in out
     for rule in ("scale", "equalize", "threshold", "bias"):
-        assert (rule, f"{rule}, control") in report.controls(network)
+        assert (rule, f"{rule}, control") in conversion_report.controls(network)
     monkeypatch.setattr(conversion, "Case", None)  # nothing is left to run
     again = conversion.run(folder, work, kinds=("tiny",), seeds=range(2))
     assert json.loads(json.dumps(again)) == results
+
+
+@pytest.fixture
+def small_energy(monkeypatch):
+    """One small network with two kinds of neurons, two short stages."""
+    kind = energy.Kind("tiny convolutions", "mnist", 6, (1, 4, 8), 6, 0.2, False, 256, 0.05, 60)
+    monkeypatch.setattr(energy, "KINDS", {"tiny": kind})
+    monkeypatch.setattr(energy, "NEURONS", ("LIF", "VSN"))
+    monkeypatch.setattr(energy, "STRENGTHS", (0.5, 20.0))
+
+
+def test_the_energy_study_runs_writes_draws_and_goes_on_where_it_stopped(
+    folder, small_energy, tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip("spikingjelly")
+    pytest.importorskip("torchvision")
+    monkeypatch.chdir(tmp_path)
+    work = tmp_path / "work"
+    arguments = ["reproduce", "energy", "--data", str(folder), "--folder", str(work), "--seeds", "2"]
+    assert cli.main(arguments) == 0
+    results = json.loads((tmp_path / "snn-ext-energy.json").read_text())
+    assert (tmp_path / "snn-ext-energy.png").stat().st_size > 10_000
+    neurons = results["networks"]["tiny"]["neurons"]
+    assert list(neurons) == ["LIF", "VSN"]
+    for seeds in neurons.values():
+        assert len(seeds) == 2
+        for seed in seeds:
+            assert seed["start"]["accuracy"] > 80
+            assert list(seed["paths"]) == list(energy.arms())
+            for title, path in seed["paths"].items():
+                assert len(path) == 2
+                assert all((point["lam"] > 0) == (title != energy.CONTROL) for point in path)
+            spent = {title: path[-1]["synops"] for title, path in seed["paths"].items()}
+            assert spent["synaptic, p = 1"] < 0.9 * spent[energy.CONTROL]
+    out = capsys.readouterr().out
+    assert out.count("synaptic / total, p = 1") == 3  # in the tables of both neurons, and in the answer
+    assert "tiny convolutions, 60 test images, 4 steps" in out
+    assert "LIF: 2 seeds, 0.9 pJ an operation" in out
+    assert "VSN: 2 seeds, 4.6 pJ an operation" in out
+    assert "least of the three: " in out
+    assert "next: the tutorial 05_synaptic_penalty" in out
+
+    file = work / "tiny-VSN-1.json"  # one path is lost, and run again; nothing else is
+    outcome = json.loads(file.read_text())
+    del outcome["paths"]["total, p = 2"]
+    file.write_text(json.dumps(outcome))
+    ran = []
+    path = energy.Case.path
+    monkeypatch.setattr(
+        energy.Case, "path", lambda case, *arm: ran.append((case.neuron, case.seed, arm)) or path(case, *arm)
+    )
+    again = energy.run(folder, work, seeds=range(2))
+    assert ran == [("VSN", 1, energy.arms()["total, p = 2"])]
+    assert json.loads(json.dumps(again)) == results
+
+
+def test_the_energy_study_needs_spikingjelly_and_says_so(capsys, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: None if n == "spikingjelly" else real(n, *a)
+    )
+    assert cli.main(["reproduce", "energy"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "snn-ext reproduce energy runs in SpikingJelly: SpikingJelly is not installed; add it with" in err
+
+
+def points(*pairs):
+    return [{"accuracy": accuracy, "synops": synops} for synops, accuracy in pairs]
+
+
+def seed_of(**paths):
+    """An outcome of the energy study whose control has 90 % for 1000 operations."""
+    paths = {title: points(*pairs) for title, pairs in paths.items()}
+    return {"start": points((1100, 89))[0], "paths": {"none": points((900, 89), (1100, 91)), **paths}}
+
+
+def test_a_frontier_is_read_between_its_points_and_says_where_it_ends():
+    seed = seed_of(arm=[(800, 90), (400, 87), (500, 86), (100, 84)])
+    read = energy_report.least
+    assert read(seed, "arm", 90) == (pytest.approx(800), "")
+    # half way from 87 to 90 in accuracy is half way in the logarithm of the energy
+    assert read(seed, "arm", 88.5).value == pytest.approx(math.exp((math.log(400) + math.log(800)) / 2))
+    # 500 operations for 86 % are no better than 400 for 87 %
+    assert read(seed, "arm", 86) == (pytest.approx(math.exp(math.log(100) + 2 / 3 * math.log(4))), "")
+    assert read(seed, "arm", 84) == (pytest.approx(100), "")
+    assert read(seed, "arm", 80) == (pytest.approx(100), energy_report.LEAST_SEEN)
+    assert read(seed, "arm", 90.5) == (1100, energy_report.AT_START)
+    # read below the control, as a fraction of what it spends
+    assert energy_report.readings([seed], "arm", 0) == [(pytest.approx(0.8), "")]
+
+
+def test_ratios_are_paired_and_count_only_seeds_that_can_be_told():
+    seeds = [
+        seed_of(ours=[(200, 90), (100, 80)], other=[(400, 90), (300, 80)]),
+        seed_of(ours=[(400, 90), (300, 80)], other=[(200, 90), (100, 80)]),
+        seed_of(ours=[(200, 90), (100, 80)], other=[(400, 90)]),
+        seed_of(ours=[(200, 90)], other=[(400, 90), (350, 80)]),
+    ]
+    at_90 = energy_report.ratio(seeds[:2], "ours", "other", 0)
+    assert (at_90.less, at_90.more, at_90.told) == (1, 1, 2)
+    assert at_90.mean == pytest.approx(1)
+    assert str(at_90) == "1.00 ± 98 % (1/2)"
+    # ten points lower: the path of `other` ends above in the third seed, and may go on below ours;
+    # that of `ours` in the fourth, where what it has spent is less already
+    at_80 = energy_report.ratio(seeds, "ours", "other", 10)
+    assert (at_80.less, at_80.more, at_80.told) == (2, 1, 3)
+    assert str(at_80).startswith("~")
+    same = energy_report.ratio(seeds, "ours", "ours", 5)
+    assert (same.less, same.more, same.told) == (0, 0, 3)
+    assert same.mean == 1
+
+
+def test_the_answer_is_counted_from_the_results():
+    arms = {f"{name}, p = {p}": [(400 * p, 90), (40 * p, 80)] for name in energy.PENALTIES for p in (1, 2)}
+    seeds = [
+        seed_of(**arms | {f"synaptic, p = {p}": [(200 * p, 90), (20 * p, 80)] for p in (1, 2)})
+        for _ in range(5)
+    ]
+    results = {"networks": {"kind": {"neurons": {"LIF": seeds}}}}
+    found = energy_report.answer(results)
+    assert "clearly: in at least 4 of 5 seeds" in found
+    counts = "below 1 in 4 of 4, clearly below in 4, clearly above in 0"
+    for rival in ("total", "balanced"):
+        assert f"synaptic / {rival}, p = 1: 0.50 (0.50 to 0.50); {counts}" in found
+    assert "least of the three: 8 of 8, clearly below both rivals 8, clearly above one of them 0" in found
+    assert "synaptic, p = 1 / p = 2: 0.50" in found
+    for seed in seeds:
+        seed["paths"]["total, p = 1"] = points((100, 90), (10, 80))
+    found = energy_report.answer(results)
+    assert "synaptic / total, p = 1: 2.00" in found
+    assert "least of the three: 4 of 8, clearly below both rivals 4, clearly above one of them 4" in found
 
 
 def test_every_l4_arm_has_a_control_with_the_same_grid():
@@ -135,8 +269,6 @@ def test_the_studies_networks_take_their_images():
 
 
 def test_what_is_missing_is_said_in_one_line(tmp_path, capsys, monkeypatch):
-    import importlib.util
-
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n, *a: None if n == "torchvision" else real(n, *a)

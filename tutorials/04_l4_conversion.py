@@ -60,7 +60,7 @@ from torch import nn
 import snn_ext.snntorch as in_snntorch
 import snn_ext.spikingjelly as in_spikingjelly
 from snn_ext.conversion import l4_norm, noise_std, poisson
-from snn_ext.reproduce import report
+from snn_ext.reproduce import conversion_report
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 SEEDS = range(int(os.environ.get("TUTORIAL_SEEDS", 5)))
@@ -270,7 +270,7 @@ Image("results/conversion.png")
 
 # %%
 for kind in results["networks"]:
-    print(report.table(results, kind), "\n\n")
+    print(conversion_report.table(results, kind), "\n\n")
 
 # %% [markdown]
 # ## What was seen

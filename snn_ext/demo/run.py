@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import conversion
+from . import conversion, energy
 from .networks import ARMS, Network
 from .picture import draw
 from .tasks import DIGITS, SACCADES, TASKS, Outcome, Task, train
@@ -35,6 +35,8 @@ spike (and sees the mean of the saccades).  Activity: fraction of neurons and
 steps that emit; bursts: that burst; error: (potential - spike)^2, in spikes.
 ± is the standard deviation over seeds.
 """
+MEASURED = ("LIF", "VSN")
+"""The arms whose energy is printed; that of the last is drawn."""
 Outcomes = dict[tuple[str, str, str], list[Outcome]]
 
 
@@ -72,13 +74,22 @@ def run(frameworks: list[str], *, seeds: int, quick: bool, output: str) -> Outco
         console.print(_differences(frameworks, outcomes, seeds))
     for part in _conversion(frameworks, outcomes):
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+    reports = {
+        arm: energy.measure(outcomes[SACCADES.name, frameworks[0], arm][0].network, seed=0)
+        for arm in MEASURED
+    }
+    for arm, report in reports.items():
+        title = f"energy of a saccade, {TITLES[frameworks[0]]}, {ROWS[arm]}, seed 0"
+        console.print(f"{title}\n{report}\n", highlight=False, markup=False, soft_wrap=True)
     if quick:
         console.print(
             "--quick trains for 2 epochs: the scores above mean nothing;\nrun without it to see them."
         )
     path = Path(output).resolve()
     draw(_pictured(outcomes, frameworks[0]), titles[frameworks[0]], seed=0, path=path)
-    console.print(f"picture: {path}", soft_wrap=True)
+    bars = path.with_name(f"{path.stem}-energy{path.suffix}")
+    reports[MEASURED[-1]].draw(bars)
+    console.print(f"picture: {path}\nenergy: {bars}", soft_wrap=True)
     console.print("next: snn-ext demo --seeds 5 (paired comparison), or snn-ext info", highlight=False)
     return outcomes
 

@@ -13,7 +13,6 @@ the same in all networks, and is left out.
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import json
 from collections.abc import Callable, Iterable
@@ -177,14 +176,14 @@ class Case:
                 rate=self.kind.stage_rate,
                 seed=1000 * self.seed + stage,
                 augment=self.kind.augment,
-                penalty=None if watched is None else functools.partial(_weighted, watched, lam),
+                penalty=None if watched is None else _weighted(watched, lam),
             )
             points.append({"lam": lam, **spent(net, self.test)})
         return points
 
 
-def _weighted(penalty: Callable[[], Tensor], lam: float) -> Tensor:
-    return lam * penalty()
+def _weighted(penalty: Callable[[], Tensor], lam: float) -> Callable[[], Tensor]:
+    return lambda: lam * penalty()
 
 
 def spent(net: nn.Module, data: Images) -> dict[str, float]:

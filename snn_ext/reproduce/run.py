@@ -9,19 +9,25 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from . import conversion, report
-from .networks import KINDS
+from . import conversion, conversion_report, energy, energy_report
+
+STUDIES: dict[str, tuple[Any, Any]] = {
+    "conversion": (conversion, conversion_report),
+    "energy": (energy, energy_report),
+}
+"""By name: the module that runs a study, and the one that reports it."""
 
 
-def run(data: str, folder: Path, *, seeds: int, output: str) -> dict[str, Any]:
-    """Run the conversion study and return its results."""
+def run(name: str, data: str, folder: Path, *, seeds: int, output: str) -> dict[str, Any]:
+    """Run the study of this name and return its results."""
+    study, report = STUDIES[name]
     console = Console()
     console.print(
-        f"snn-ext reproduce conversion: {len(KINDS)} networks, {seeds} seeds; what is done is kept in "
+        f"snn-ext reproduce {name}: {len(study.KINDS)} networks, {seeds} seeds; what is done is kept in "
         f"{folder.resolve()}, and an interrupted run goes on from there",
         soft_wrap=True,
     )
-    if not conversion.native_arms([]):
+    if name == "conversion" and not conversion.native_arms([]):
         console.print("without SpikingJelly 2.0 its own conversions are left out")
     with Progress(
         SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
@@ -29,11 +35,10 @@ def run(data: str, folder: Path, *, seeds: int, output: str) -> dict[str, Any]:
         bar = progress.add_task("", total=None)
 
         def tick(kind: str, seed: int, what: str) -> None:
-            progress.update(bar, description=f"{KINDS[kind].title}, seed {seed}: {what}")
+            progress.update(bar, description=f"{study.KINDS[kind].title}, seed {seed}: {what}")
 
-        results = conversion.run(data, folder, seeds=range(seeds), tick=tick)
-    for kind in results["networks"]:
-        console.print(f"\n{report.table(results, kind)}", highlight=False, soft_wrap=True)
+        results = study.run(data, folder, seeds=range(seeds), tick=tick)
+    console.print(f"\n{report.text(results)}", highlight=False, markup=False, soft_wrap=True)
     figures, picture = (Path(f"{output}{ending}").resolve() for ending in (".json", ".png"))
     figures.write_text(json.dumps(results, indent=1) + "\n")
     report.draw(results, picture)

@@ -69,6 +69,11 @@ def table(results: dict[str, Any], kind: str) -> str:
     return "\n".join(lines)
 
 
+def text(results: dict[str, Any]) -> str:
+    """Return the outcomes of all networks as text."""
+    return "\n\n".join(table(results, kind) for kind in results["networks"])
+
+
 def draw(results: dict[str, Any], path: Path) -> None:
     """Write the picture: accuracy against steps, and what is owed to the L4 norm, by network."""
     networks, steps = results["networks"], results["steps"]
