@@ -380,27 +380,32 @@ def run(
             "your own, nor for a quantised state; use a named one, or backend='torch'"
         )
     start = reference.start(start, x_seq)
-    steps = list(
-        reference.unroll(
-            neuron.in_precision(x_seq.dtype), x_seq, start, p, surrogate, **when, state_quant=state_quant
-        )
+    steps = reference.unroll(
+        neuron.in_precision(x_seq.dtype), x_seq, start, p, surrogate, **when, state_quant=state_quant
     )
-    y_seq, *rest = _stack(steps, x_seq.dtype, reset_delay, return_v_seq)
-    if power:
-        rest.append(torch.stack([neuron.transmitted(s.h, s.o, p, surrogate, power) for s in steps]).sum(0))
+
+    def count(step: reference.Step) -> Tensor:
+        return neuron.transmitted(step.h, step.o, p, surrogate, power)
+
+    y_seq, *rest = _stack(steps, x_seq.dtype, reset_delay, return_v_seq, count if power else None)
     return y_seq.squeeze(0) if single else y_seq, *rest
 
 
 def _stack(
-    steps: Iterable[reference.Step], dtype: torch.dtype, reset_delay: bool, return_v_seq: bool
+    steps: Iterable[reference.Step],
+    dtype: torch.dtype,
+    reset_delay: bool,
+    return_v_seq: bool,
+    sent: Callable[[reference.Step], Tensor] | None,
 ) -> tuple[Tensor, ...]:
-    ys, vs = [], []
+    ys, vs, count = [], [], None
     for s in steps:
         ys.append(s.y.to(dtype))
         vs.append(s.h if reset_delay else s.v_next)
-    if return_v_seq:
-        return torch.stack(ys), vs[-1], torch.stack(vs)
-    return torch.stack(ys), vs[-1]
+        if sent is not None:
+            count = sent(s) if count is None else count + sent(s)
+    found = (torch.stack(ys), vs[-1], torch.stack(vs)) if return_v_seq else (torch.stack(ys), vs[-1])
+    return found if count is None else (*found, count)
 
 
 def check_input(name: str, x_seq: Tensor) -> None:

@@ -286,7 +286,7 @@ def path(start, arm, seed, train, test):
     kind, p = ARMS[arm]
     net = in_spikingjelly()
     net.load_state_dict(start)
-    penalty = None if kind is None else kind(net, sample, p)
+    penalty = None if kind is None else kind(net, sample, p=p)
     points = []
     if penalty is not None:
         net.eval()

@@ -154,7 +154,7 @@ def _training_step(
     net: nn.Module, x_seq: Tensor, labels: Tensor, power: float | None = None
 ) -> Callable[[], None]:
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
-    penalty = None if power is None else SynapticPenalty(net, x_seq[:, :1], power)
+    penalty = None if power is None else SynapticPenalty(net, x_seq[:, :1], p=power)
 
     def step() -> None:
         optimizer.zero_grad()

@@ -86,8 +86,7 @@ def spiking(net: nn.Module) -> list[Layer]:
         if reason := layer.refuse():
             raise NotImplementedError(
                 f"layer {name or 'of the network'!r}: a {type(module).__name__} {reason}; use a neuron "
-                f"without, "
-                "or leave it out of the network whose energy is counted"
+                "without, or leave it out of the network whose energy is counted"
             )
         inside.update(module.modules())
         found.append(layer)
@@ -117,7 +116,11 @@ class Tap:
     def __init__(self, layer: Layer | None, watcher: Any = None, power: float = 1.0) -> None:
         self.layer: Any = layer
         self.power = power
-        self._watcher: Callable[[], Any] = weakref.ref(watcher) if watcher is not None else lambda: None
+        self.end: Callable[[], None] = lambda: None
+        """What takes it away; called when the watcher is gone."""
+        self._watcher: Callable[[], Any] = lambda: None
+        if watcher is not None:
+            self._watcher = weakref.ref(watcher, lambda dead: self.end())
 
     @property
     def alive(self) -> bool:
@@ -170,15 +173,15 @@ def watch(layer: Layer, watcher: Any, power: float = 1.0) -> Callable[[], None]:
 
         def end() -> None:
             object.__setattr__(module, "_taps", tuple(t for t in module._taps if t is not tap))
+    else:
+        hooks = module.register_forward_pre_hook(tap.before), module.register_forward_hook(tap.after)
 
-        return end
-    hooks = module.register_forward_pre_hook(tap.before), module.register_forward_hook(tap.after)
+        def end() -> None:
+            for hook in hooks:
+                hook.remove()
 
-    def remove() -> None:
-        for hook in hooks:
-            hook.remove()
-
-    return remove
+    tap.end = end
+    return end
 
 
 def run_watched(taps: tuple[Tap, ...], run: Callable[..., tuple[Tensor, ...]], steps: int) -> Any:

@@ -17,17 +17,23 @@ What counts as a spike: for a VSN its gate; for a LIFB every spike of a burst, s
 and burst) and not on :math:`\kappa`; elsewhere what is emitted, without its amplitude or snnTorch's
 ``graded_spikes_factor``.
 
+Spiking layers are those of snnTorch, SpikingJelly and this package; a step function of your own is no layer
+that could be watched.  Layers without a state (SpikingJelly's ``PSN``, snnTorch's ``StateLeaky``) know of no
+reset: call `clear` after a forward that no loss follows.
+
 Source: Suetake et al., arXiv:2302.01500; counting graded spikes and bursts is inferred.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..functional import _transformed
 from . import layers
 from .layers import Layer
 from .synapses import fan_out
@@ -41,13 +47,13 @@ class _Record:
     def __init__(self, with_gradients: bool) -> None:
         self.with_gradients = with_gradients
         self.total: Tensor | float = 0.0
-        self.steps = 0
+        self.steps: Tensor | int = 0
 
 
 class Penalty:
     """Base of the penalties: watches the spiking layers of a network, and sums up."""
 
-    def __init__(self, net: nn.Module, sample_input: Any = None, p: float = 1) -> None:
+    def __init__(self, net: nn.Module, sample_input: Any = None, *, p: float = 1) -> None:
         if isinstance(p, bool) or not isinstance(p, (int, float)):
             raise TypeError(f"p must be a number, got {type(p).__name__}; use 1 or 2")
         if not 1 <= p < math.inf:
@@ -61,8 +67,8 @@ class Penalty:
     def _matters(self, layer: Layer) -> bool:
         return True
 
-    def _weight(self, layer: Layer, neurons: torch.Size) -> float | Tensor:
-        """Return what a spike of each of the `neurons` costs."""
+    def _weight(self, layer: Layer, spikes: Tensor, leading: int) -> float | Tensor:
+        """Return what a spike of each neuron costs."""
         raise NotImplementedError
 
     def _layer_total(self, record: _Record) -> Tensor | float:
@@ -78,7 +84,7 @@ class Penalty:
         """
         for layer in self._layers:
             if layer.name in self._records and layer.fresh():
-                self.forget(layer)
+                self._drop(layer)
         if not self._records:
             raise RuntimeError(
                 "the penalty was already taken for this forward pass; call it once, after each forward"
@@ -86,8 +92,16 @@ class Penalty:
                 else "the penalty was called before any forward pass, or after a reset; run the network first"
             )
         self._taken = True
-        total: Any = sum(self._layer_total(record) for record in self._records.values())
+        records = list(self._records.values())
         self._records.clear()
+        trained = [record for record in records if record.with_gradients]
+        if not trained and torch.is_grad_enabled() and any(layer.module.training for layer in self._layers):
+            warnings.warn(
+                "the penalty has no gradient, since the network ran without (under torch.no_grad, or within "
+                "a checkpoint with use_reentrant=True); to measure only, call it under torch.no_grad, too",
+                stacklevel=2,
+            )
+        total: Any = sum(self._layer_total(record) for record in trained or records)
         return total
 
     def clear(self) -> None:
@@ -102,32 +116,50 @@ class Penalty:
         self._records.clear()
 
     def forget(self, layer: Layer) -> None:
-        """Forget what `layer` did before it was reset."""
-        if self._records.pop(layer.name, None) is not None:
-            self._taken = False
+        """Forget what `layer` did before it was reset, as it runs again.
+
+        What ran with gradients is kept if now it runs without, in a validation before the loss.
+        """
+        record = self._records.get(layer.name)
+        if record is not None and (torch.is_grad_enabled() or not record.with_gradients):
+            self._drop(layer)
+
+    def _drop(self, layer: Layer) -> None:
+        del self._records[layer.name]
+        self._taken = False
 
     def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
         """Add the spikes of `layer` to its record.
 
-        What ran without gradients never mixes with what ran with them: validation leaves no trace in
-        training.
+        What ran without gradients is not added to what ran with them: validation leaves no trace in training.
         """
+        if spikes.dim() < leading:
+            raise ValueError(
+                f"layer {layer.name!r} ran on input without a batch, of which the penalty takes the mean; "
+                "give it a dimension for that, x.unsqueeze(0)"
+            )
         grad = torch.is_grad_enabled()
         record = self._records.get(layer.name)
         if record is None or (grad and not record.with_gradients):
             record = self._records[layer.name] = _Record(grad)
         elif record.with_gradients and not grad:
             return
-        weight = self._weight(layer, spikes.shape[leading:])
-        weighted = _Weighted.apply(spikes, torch.as_tensor(weight, device=spikes.device), power, leading)
-        record.total = record.total + weighted / (self.p * spikes.shape[leading - 1])
-        record.steps += steps
+        self._add(record, layer, spikes, leading, steps, power)
+
+    def _add(
+        self, record: _Record, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float
+    ) -> None:
+        weight = torch.as_tensor(self._weight(layer, spikes, leading), device=spikes.device)
+        if _transformed(spikes):
+            weighted = (weight * spikes**power).sum()
+        else:
+            weighted = _Weighted.apply(spikes, weight, power, leading)
+        record.total = record.total + weighted / (self.p * max(1, spikes.shape[leading - 1]))
 
     def __getstate__(self) -> Any:
         raise TypeError(
-            f"a {type(self).__name__} cannot be copied or pickled: it watches one network; build another "
-            f"for the "
-            "copy"
+            f"a {type(self).__name__} cannot be copied or pickled: it watches one network; build another for "
+            "the copy"
         )
 
 
@@ -162,23 +194,29 @@ class SynapticPenalty(Penalty):
             loss = cross_entropy(net(images), labels) + 1e-6 * penalty()
     """
 
-    def __init__(self, net: nn.Module, sample_input: Any, p: float = 1) -> None:
+    def __init__(self, net: nn.Module, sample_input: Any, *, p: float = 1) -> None:
         self.fan_out = fan_out(net, sample_input)
-        super().__init__(net, sample_input, p)
+        super().__init__(net, sample_input, p=p)
+        if not self._layers:
+            raise ValueError(
+                f"no spiking layer of {type(net).__name__} drives a synapse, so there is nothing to save; "
+                "put weights behind one, or use TotalSpikePenalty"
+            )
 
     def _matters(self, layer: Layer) -> bool:
         psi = self.fan_out.get(layer.name)
         return psi is not None and bool(psi.any())
 
-    def _weight(self, layer: Layer, neurons: torch.Size) -> Tensor:
-        psi = self.fan_out[layer.name]
+    def _weight(self, layer: Layer, spikes: Tensor, leading: int) -> Tensor:
+        psi, neurons = self.fan_out[layer.name], spikes.shape[leading:]
         if psi.shape != neurons:
             raise ValueError(
                 f"layer {layer.name!r} has neurons of shape {tuple(neurons)}, but its synapses were counted "
-                f"for "
-                f"{tuple(psi.shape)}; build the penalty with a sample_input of the size that the network is "
-                "trained on"
+                f"for {tuple(psi.shape)}; build the penalty with a sample_input of the size that the network "
+                "is trained on"
             )
+        if psi.device != spikes.device:
+            psi = self.fan_out[layer.name] = psi.to(spikes.device)
         return psi
 
 
@@ -191,7 +229,7 @@ class TotalSpikePenalty(Penalty):
         As in `SynapticPenalty`; `sample_input` is not needed.
     """
 
-    def _weight(self, layer: Layer, neurons: torch.Size) -> float:
+    def _weight(self, layer: Layer, spikes: Tensor, leading: int) -> float:
         return 1.0
 
 
@@ -204,12 +242,12 @@ class BalancedSpikePenalty(Penalty):
         As in `SynapticPenalty`; `sample_input` is not needed.
     """
 
-    def _weight(self, layer: Layer, neurons: torch.Size) -> float:
-        return 1.0 / max(1, neurons.numel())
+    def _weight(self, layer: Layer, spikes: Tensor, leading: int) -> float:
+        return 1.0 / max(1, spikes.shape[leading:].numel())
 
 
 class SpikingActivityLoss(BalancedSpikePenalty):
-    """Spiking activity, the fraction of neurons that fire in a step, summed over layers.
+    """Spiking activity, the spikes that a neuron sends in a step on average, summed over layers.
 
     Parameters
     ----------
@@ -218,12 +256,18 @@ class SpikingActivityLoss(BalancedSpikePenalty):
 
     Notes
     -----
-    Events / (batch * neurons * steps), after the authors of the VSN (their code to arXiv:2311.09267, with
-    weights from 0.01 to 1).
+    Spikes / (batch * neurons * steps), a burst counting as its spikes, after the authors of the VSN (their
+    code to arXiv:2311.09267, with weights from 0.01 to 1).
     """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
+
+    def _add(
+        self, record: _Record, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float
+    ) -> None:
+        super()._add(record, layer, spikes, leading, steps, power)
+        record.steps = record.steps + torch.tensor(steps)  # no number, which would be one in compiled graphs
 
     def _layer_total(self, record: _Record) -> Tensor | float:
         return record.total / record.steps

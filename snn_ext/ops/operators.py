@@ -235,7 +235,7 @@ def declare(neuron: type[Leaky]) -> None:
             surrogate,
             **when,
             wanted=neuron.parameters if arguments[-1] else (),
-            grad_sent=grad_sent if when["power"] else None,
+            grad_sent=grad_sent if grad_sent.numel() else None,
         )
         return grad_x, grad_v0, *(grad_p[name] if grad_p else torch.zeros_like(p[name]) for name in p)
 

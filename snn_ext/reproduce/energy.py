@@ -124,13 +124,14 @@ class Case:
         self, kind: str, neuron: str, seed: int, data: str | Path, folder: Path, tick: Callable[[str], None]
     ) -> None:
         self.kind, self.seed, self.tick = KINDS[kind], seed, tick
-        self.neuron, self.make = neuron, neurons(neuron)
+        self.settings, self.make = _settings(kind), neurons(neuron)
         self.training, test = load(self.kind.data, data)
         self.test = Images(test.images[: self.kind.tested], test.labels[: self.kind.tested])
         self.start = self._trained(folder / f"{kind}-{neuron}-{seed}.pt")
 
     def _trained(self, file: Path) -> dict[str, Tensor]:
-        if not file.exists():
+        found = torch.load(file) if file.exists() else {}
+        if found.get("settings") != self.settings:
             torch.manual_seed(self.seed)
             net = Network(self.kind, self.make)
             batches = self.kind.epochs * (len(self.training.labels) // 128)
@@ -144,9 +145,10 @@ class Case:
                 augment=self.kind.augment,
                 tick=lambda: self.tick(f"training, {100 * next(done) // batches} %"),
             )
-            torch.save(net.state_dict(), file.with_suffix(".part"))
+            found = {"settings": self.settings, "weights": net.state_dict()}
+            torch.save(found, file.with_suffix(".part"))
             file.with_suffix(".part").replace(file)
-        return torch.load(file)
+        return found["weights"]
 
     def network(self) -> nn.Module:
         """Return the network that the paths start from."""
@@ -159,7 +161,7 @@ class Case:
         net = self.network()
         watched, at_start = None, 1.0
         if penalty is not None:
-            watched = penalty(net, self.test.images[:1], power)
+            watched = penalty(net, self.test.images[:1], p=power)
             with torch.no_grad():
                 net(self.training.images[:512])
             at_start = float(watched())
@@ -243,7 +245,7 @@ def _measured(
     file: Path,
     tick: Callable[[str], None],
 ) -> dict[str, Any]:
-    settings = f"{KINDS[kind]}, {STRENGTHS}, {STEPS}"
+    settings = _settings(kind)
     outcome = json.loads(file.read_text()) if file.exists() else {}
     if outcome.get("settings") != settings:
         outcome = {"settings": settings, "paths": {}}
@@ -260,6 +262,10 @@ def _measured(
         part.write_text(json.dumps(outcome, indent=1) + "\n")
         part.replace(file)
     return outcome
+
+
+def _settings(kind: str) -> str:
+    return f"{KINDS[kind]}, {STRENGTHS}, {STEPS}"
 
 
 def _versions() -> dict[str, str]:

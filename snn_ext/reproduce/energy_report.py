@@ -27,11 +27,11 @@ SHOWN = 15
 RIVALS = ("total", "balanced")
 COLOURS = {"synaptic": "#d55e00", "total": "#0072b2", "balanced": "#009e73"}
 STYLES = {1: "-", 2: ":"}
-LEAST_SEEN, MOST_SEEN, IN_DOUBT = "≤", "*", "~"
+LEAST_SEEN, AT_START, IN_DOUBT = "≤", "*", "~"
 NOTES = f"""\
 Energy of the spikes of an image, read off each path at equal accuracy: mean ± standard deviation over seeds.
 {LEAST_SEEN}: in some seed the path ends above that accuracy, and its least energy is taken.
-{MOST_SEEN}: in some seed nothing reaches it, and the most accurate point is taken.
+{AT_START}: in some seed nothing reaches it, and the start is taken.
 Ratios are paired by seed: geometric mean ± standard deviation of the logarithm, in brackets the seeds in
 which the first surely spends less.  {IN_DOUBT}: some seed cannot be told, since a path ends above."""
 
@@ -72,12 +72,14 @@ class Ratio(NamedTuple):
 def least(seed: dict[str, Any], title: str, accuracy: float) -> Reading:
     """Return the least synaptic operations with which an arm reaches `accuracy`, in percent."""
     start, stages = seed["start"], seed["paths"][title]
+    if max(point["accuracy"] for point in (start, *stages)) < accuracy:
+        return Reading(start["synops"], AT_START)
     frontier: list[tuple[float, float]] = []
     for point in sorted((start, *stages), key=lambda point: (point["synops"], -point["accuracy"])):
         if not frontier or point["accuracy"] > frontier[-1][0]:
             frontier.append((point["accuracy"], math.log(max(1.0, point["synops"]))))
     accuracies, logs = zip(*frontier, strict=True)
-    mark = LEAST_SEEN if accuracies[0] > accuracy else MOST_SEEN if accuracies[-1] < accuracy else ""
+    mark = LEAST_SEEN if accuracies[0] > accuracy else ""
     return Reading(math.exp(np.interp(accuracy, accuracies, logs)), mark)
 
 
@@ -286,7 +288,7 @@ def _versus(first: str, second: str) -> str:
 
 
 def _fraction(found: list[Reading]) -> str:
-    marks = "".join(mark for mark in (LEAST_SEEN, MOST_SEEN) if any(r.mark == mark for r in found))
+    marks = "".join(mark for mark in (LEAST_SEEN, AT_START) if any(r.mark == mark for r in found))
     return marks + _spread([r.value for r in found], 2)
 
 

@@ -113,6 +113,7 @@ class Neuron(snn.Leaky):
         """
         checks.concrete_tensor(self, "x_seq", x_seq)
         if self.inhibition and any(tap.alive for tap in self._taps):  # winners are counted step by step
+            functional.check_input("x_seq", x_seq)
             emitted = []
             for x in x_seq:
                 y, new = self._run("x_seq", x, mem, single=True)

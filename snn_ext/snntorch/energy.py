@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import snntorch as snn
+import torch
 from snntorch import utils
 from torch import Tensor, nn
 
@@ -46,7 +47,10 @@ class _Layer(Layer):
     def spikes(self, y: Tensor) -> Tensor:
         factor = getattr(self.module, "graded_spikes_factor", 1)
         plain = not isinstance(factor, Tensor) or (not factor.requires_grad and bool((factor == 1).all()))
-        return y if plain else y / factor
+        if plain:
+            return y
+        factor = torch.as_tensor(factor, device=y.device)
+        return torch.where(factor != 0, y / torch.where(factor != 0, factor, 1), 0)
 
     def refuse(self) -> str:
         if hasattr(self.module, "recurrent"):  # one to one: weights in a module of snnTorch's own
@@ -146,4 +150,4 @@ def _regularizer(
 ) -> _Regularizer:
     if not callable(Lambda):
         check_lambda(Lambda, "Lambda")
-    return _Regularizer(kind(net, sample_input, p), Lambda)
+    return _Regularizer(kind(net, sample_input, p=p), Lambda)

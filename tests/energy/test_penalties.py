@@ -55,7 +55,7 @@ class TestValue:
     @pytest.mark.parametrize("p", [1, 2, 3])
     def test_p_times_the_penalty_is_the_number_of_synaptic_operations(self, face, x_seq, p):
         net = network(face)
-        penalty = SynapticPenalty(net, x_seq[0], p)
+        penalty = SynapticPenalty(net, x_seq[0], p=p)
         psi, spikes = fan_out(net, x_seq[0]), caught(face, net, x_seq)
         operations = sum((spikes[name] * psi[name]).sum() for name in spikes)
         assert operations > 100
@@ -157,7 +157,7 @@ class TestGradient:
             face.functional.set_step_mode(neuron, "s")
         net = nn.Sequential(neuron, nn.Linear(4, 3)).double()
         x = torch.randn(2, 4, dtype=torch.float64)
-        penalty = SynapticPenalty(net, x, p)
+        penalty = SynapticPenalty(net, x, p=p)
 
         def value(x):
             reset(face, net)
