@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -195,6 +196,10 @@ class TestGradient:
         assert spent[-1] < 0.8 * spent[0]
 
 
+def maker(face, kind):
+    return (lambda: face.mpr(0.5, 0.5)) if kind == "mpr" else getattr(face, kind)
+
+
 class TestLife:
     def test_called_too_early_or_twice(self, face, x_seq):
         net = network(face)
@@ -282,14 +287,150 @@ class TestLife:
         assert found[0][0] == found[1][0] > 0
         assert torch.allclose(found[0][1], found[1][1])
 
-    def test_two_penalties_on_one_network(self, face, x_seq):
-        net = network(face)
-        one, two = TotalSpikePenalty(net), TotalSpikePenalty(net)
+    @pytest.mark.parametrize("kind", ["lif", "lifb", "vsn", "mpr"])
+    def test_penalties_of_different_exponents_on_one_network(self, face, x_seq, kind):
+        make = maker(face, kind)
+        alone = []
+        for p in (1, 2, 1):
+            net = network(face, make)
+            penalty = TotalSpikePenalty(net, p=p)
+            run(face, net, x_seq)
+            omega = penalty()
+            alone.append((omega, torch.autograd.grad(omega, net[0].weight)[0]))
+        net = network(face, make)
+        penalties = [TotalSpikePenalty(net, p=p) for p in (1, 2, 1)]
         run(face, net, x_seq)
-        assert one().item() == two().item()
+        for penalty, (value, grad) in zip(penalties, alone, strict=True):
+            omega = penalty()
+            assert omega.item() == value.item() > 0
+            found = torch.autograd.grad(omega, net[0].weight, retain_graph=True)[0]
+            assert torch.allclose(found, grad)
+        assert not torch.allclose(alone[0][1], alone[1][1])
+
+    def test_validation_between_forward_and_loss(self, face, x_seq):
+        net = network(face)
+        penalty = TotalSpikePenalty(net)
+        run(face, net, x_seq)
+        expected = penalty().item()
+        run(face, net, x_seq)
+        with torch.no_grad():
+            run(face, net, 2 * x_seq)
+        omega = penalty()
+        assert omega.requires_grad
+        assert omega.item() == expected
+
+    def test_a_layer_that_runs_in_validation_only(self, face, x_seq):
+        class Branched(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.always, self.sometimes = face.lif(), face.lif()
+
+            def forward(self, x):
+                return self.always(x) if self.training else self.sometimes(self.always(x))
+
+        net = Branched()
+        penalty = TotalSpikePenalty(net)
+        net.train()(10 * x_seq[0])
+        expected = penalty().item()
+        reset(face, net)
+        with torch.no_grad():
+            net.eval()(10 * x_seq[0])
+        reset(face, net)
+        net.train()(10 * x_seq[0].requires_grad_())
+        assert penalty().item() == expected > 0
+
+    def test_without_gradients_in_training_it_says_so(self, face, x_seq):
+        net = network(face)
+        penalty = TotalSpikePenalty(net)
+        with torch.no_grad():
+            run(face, net, x_seq)
+        with pytest.warns(UserWarning, match="has no gradient"):
+            penalty()
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            run(face, net, x_seq)
+            assert penalty() > 0
+
+    @pytest.mark.parametrize("kind", ["lif", "lifb"])
+    def test_one_that_is_dropped_leaves_the_network(self, face, kind):
+        neuron = getattr(face, kind)()
+        for _ in range(3):
+            TotalSpikePenalty(neuron)
+        gc.collect()
+        assert not neuron._forward_hooks
+        assert not neuron._forward_pre_hooks
+        assert not getattr(neuron, "_taps", ())
+
+    @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+    @pytest.mark.parametrize("kind", ["vsn", "lifb", "mpr"])
+    def test_one_that_is_not_in_the_loss(self, face, x_seq, kind, layout):
+        from torch.utils.flop_counter import FlopCounterMode
+
+        net = network(face, maker(face, kind))
+        if layout == "channels last":
+            net = net.to(memory_format=torch.channels_last)
+        run(face, net, x_seq).sum().backward()
+        expected = net[0].weight.grad.clone()
+        net[0].weight.grad = None
+        penalty = TotalSpikePenalty(net)
+        y = run(face, net, x_seq)
+        with FlopCounterMode(display=False):  # by the operators
+            y.sum().backward()
+        assert torch.allclose(net[0].weight.grad, expected)
+        assert penalty() > 0
+
+    @pytest.mark.parametrize("kind", ["lif", "lifb", "vsn"])
+    @pytest.mark.parametrize("p", [1, 2])
+    def test_channels_last_and_half_precision(self, face, x_seq, kind, p):
+        found = []
+        for channels_last, half in ((False, False), (True, False), (True, True)):
+            net = network(face, getattr(face, kind))
+            if channels_last:
+                net = net.to(memory_format=torch.channels_last)
+            penalty = SynapticPenalty(net, x_seq[0], p=p)
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                run(face, net, x_seq)
+            omega = penalty()
+            omega.backward()
+            assert net[0].weight.grad.isfinite().all()
+            found.append((omega.item(), net[0].weight.grad.float()))
+        assert found[1][0] == pytest.approx(found[0][0])
+        assert torch.allclose(found[1][1], found[0][1], rtol=1e-4, atol=1e-4 * found[0][1].abs().max())
+        assert found[2][0] == pytest.approx(found[0][0], rel=0.1)
+
+    @pytest.mark.parametrize("kind", ["lifb", "vsn"])  # native surrogates are no functions of torch.func
+    def test_transforms_of_torch_func(self, face, kind):
+        neuron = getattr(face, kind)()
+        penalty = TotalSpikePenalty(neuron)
+
+        def value(x):
+            reset(face, neuron)
+            neuron(x)
+            return penalty()
+
+        x = 3 * torch.rand(4, 6)
+        expected = torch.autograd.grad(value(x.requires_grad_()), x)[0]
+        found = torch.func.grad(value)(x.detach())
+        torch.testing.assert_close(found, expected)
+        assert expected.any()
 
 
 class TestBadInput:
+    def test_nothing_that_is_driven(self, face):
+        with pytest.raises(ValueError, match="no spiking layer of Sequential drives a synapse"):
+            SynapticPenalty(nn.Sequential(nn.Linear(2, 2), face.lif()), torch.rand(1, 2))
+
+    def test_an_exponent_in_the_place_of_the_sample(self, face):
+        with pytest.raises(TypeError):
+            TotalSpikePenalty(face.lif(), None, 2)
+
+    def test_input_without_a_batch(self, face):
+        neuron = face.lifb()
+        penalty = TotalSpikePenalty(neuron)
+        with pytest.raises(ValueError, match="without a batch"):
+            neuron(torch.tensor(1.0))
+        penalty.remove()
+
     @pytest.mark.parametrize(
         ("p", "error"), [(0.5, ValueError), (float("inf"), ValueError), ("1", TypeError)]
     )
@@ -315,6 +456,36 @@ class TestBadInput:
                 make(lam)
         with pytest.raises(ValueError, match="steps=0"):
             LinearRamp(1e-6, 0)
+
+
+class TestInhibition:
+    """snnTorch's winner takes all: only the winner's spikes are sent."""
+
+    @pytest.mark.parametrize("make", ["VSN", "LIFB"])
+    def test_steps_at_once_count_as_one_by_one(self, make):
+        pytest.importorskip("snntorch")
+        from snn_ext import snntorch as ext
+
+        x_seq = 2 * torch.rand(STEPS, BATCH, 5, generator=torch.Generator().manual_seed(0))
+        neuron = getattr(ext, make)(0.5, 0.5, inhibition=True)
+        penalty = TotalSpikePenalty(neuron)
+        found = []
+        for run_it in (neuron.multi_step, lambda x_seq, mem: stepped(neuron, x_seq, mem)):
+            y_seq, _ = run_it(x_seq, neuron.reset_mem())
+            found.append((y_seq, penalty().item()))
+        assert torch.equal(found[0][0], found[1][0])
+        sent = (found[0][0].sum() if make == "LIFB" else (found[0][0] > 0).sum()).item()
+        assert found[0][1] == found[1][1] == pytest.approx(sent / BATCH)
+        with pytest.raises(ValueError, match="at least one time step"):
+            neuron.multi_step(x_seq[:0], neuron.reset_mem())
+
+
+def stepped(neuron, x_seq, mem):
+    ys = []
+    for x in x_seq:
+        y, mem = neuron(x, mem)
+        ys.append(y)
+    return torch.stack(ys), mem
 
 
 class TestFaces:
