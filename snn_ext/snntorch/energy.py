@@ -57,6 +57,7 @@ class _Layer(Layer):
             return "holds synapses of its own, which are not counted"
         return super().refuse()
 
+    @torch.compiler.disable  # looks at values
     def fresh(self) -> bool:
         mem = self._mem()
         last = None if self._last is None else self._last()
