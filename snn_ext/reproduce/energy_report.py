@@ -22,7 +22,7 @@ POINTS = (0.5, 1.0, 2.0, 5.0)
 """Accuracy that is given up against the control."""
 GRADED = ("VSN",)
 """Neurons whose spikes are graded: each operation is a multiply-accumulate."""
-SHOWN = 15
+SHOWN = 8
 """How far below the control the picture goes, in points."""
 RIVALS = ("total", "balanced")
 COLOURS = {"synaptic": "#d55e00", "total": "#0072b2", "balanced": "#009e73"}
