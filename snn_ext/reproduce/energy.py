@@ -124,7 +124,7 @@ class Case:
         self, kind: str, neuron: str, seed: int, data: str | Path, folder: Path, tick: Callable[[str], None]
     ) -> None:
         self.kind, self.seed, self.tick = KINDS[kind], seed, tick
-        self.settings, self.make = _settings(kind), neurons(neuron)
+        self.neuron, self.settings, self.make = neuron, _settings(kind), neurons(neuron)
         self.training, test = load(self.kind.data, data)
         self.test = Images(test.images[: self.kind.tested], test.labels[: self.kind.tested])
         self.start = self._trained(folder / f"{kind}-{neuron}-{seed}.pt")
