@@ -184,55 +184,44 @@ def _memory(frameworks: list[str], plan: Plan, device: torch.device, tick: Any) 
 
 
 def _networks(frameworks: list[str], plan: Plan, device: torch.device, tick: Any) -> Iterator[dict[str, Any]]:
-    for framework in frameworks:
-        for kind in networks.NETWORKS:
-            tick(f"{kind} network, {framework}")
-            times = interleaved(
-                networks.training_steps(kind, framework, device),
-                seconds=plan.seconds,
-                repeats=plan.repeats,
-                device=device,
-            )
-            relu = median(times[networks.RELU])
-            yield {
-                "network": kind,
-                "framework": framework,
-                "steps": networks.STEPS,
-                "batch": networks.BATCH,
-                "cases": [
-                    {"name": name, "step": _summary(values), "relu": median(values) / relu}
-                    for name, values in times.items()
-                ],
-            }
+    for found, times in _trained(frameworks, plan, device, tick, "network", networks.training_steps):
+        relu = median(times[networks.RELU])
+        found["cases"] = [
+            {"name": name, "step": _summary(values), "relu": median(values) / relu}
+            for name, values in times.items()
+        ]
+        yield found
 
 
 def _penalties(
     frameworks: list[str], plan: Plan, device: torch.device, tick: Any
 ) -> Iterator[dict[str, Any]]:
+    what = "network with penalties"
+    for found, times in _trained(frameworks, plan, device, tick, what, networks.penalised_steps):
+        found["cases"] = [
+            {
+                "name": name,
+                "penalty": penalty,
+                "step": _summary(values),
+                "times without": median(values) / median(times[name, ""]),
+            }
+            for (name, penalty), values in times.items()
+        ]
+        yield found
+
+
+def _trained(
+    frameworks: list[str], plan: Plan, device: torch.device, tick: Any, what: str, steps: Any
+) -> Iterator[tuple[dict[str, Any], dict[Any, list[float]]]]:
+    """Yield for each framework and network its name and size, and the times of its training steps."""
     for framework in frameworks:
         for kind in networks.NETWORKS:
-            tick(f"{kind} network with penalties, {framework}")
+            tick(f"{kind} {what}, {framework}")
+            size = {"steps": networks.STEPS, "batch": networks.BATCH}
             times = interleaved(
-                networks.penalised_steps(kind, framework, device),
-                seconds=plan.seconds,
-                repeats=plan.repeats,
-                device=device,
+                steps(kind, framework, device), seconds=plan.seconds, repeats=plan.repeats, device=device
             )
-            yield {
-                "network": kind,
-                "framework": framework,
-                "steps": networks.STEPS,
-                "batch": networks.BATCH,
-                "cases": [
-                    {
-                        "name": name,
-                        "penalty": penalty,
-                        "step": _summary(values),
-                        "times without": median(values) / median(times[name, ""]),
-                    }
-                    for (name, penalty), values in times.items()
-                ],
-            }
+            yield {"network": kind, "framework": framework, **size}, times
 
 
 def _conversion(

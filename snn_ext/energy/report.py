@@ -11,9 +11,8 @@ Biases, the neurons' own dynamics and memory are not counted.
 Against other counters:
 
 * SpikingJelly 2.0's ``SynOpCounter`` agrees to the operation where spikes reach the weights as 0 and 1.
-After
-  average pooling it counts nothing, after max pooling what has been merged; here each spike is sent by
-  itself. Its ``MACCounter`` charges the padding of a convolution as well.
+  After average pooling it counts nothing, after max pooling what has been merged; here each spike is sent
+  by itself.  Its ``MACCounter`` charges the padding of a convolution as well.
 * NeuroBench's ``SynapticOperations`` agrees likewise (``Effective_ACs``); it leaves zero weights out, and in
   its ``Effective_MACs`` zeros of the input, which its ``Dense`` includes.
 

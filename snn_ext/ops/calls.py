@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ..neurons.leaky import Leaky, Parameters
 from ..surrogate import Surrogate
-from . import reference
 from .reference import compute_dtype
 
 # The numbers that c/dynamics.h knows these by.
@@ -223,11 +222,6 @@ _CALL = struct.Struct("=15q2d10Q" + "QQqq" * PARAMETERS + "qQQQd")
 _NO_PARAMETER = (0, 0, 1, 1)
 
 
-def _unknown(surrogate: Surrogate, power: float) -> bool:
-    """Whether a power is beyond the kernels: that of smooth events, which are not 0 and 1."""
-    return power not in (0, 1) and not surrogate.spiking
-
-
 class Kernels(NamedTuple):
     """What an implementation has: how it runs a call, and how it divides the work.
 
@@ -254,19 +248,6 @@ class Kernels(NamedTuple):
         power: float = 0.0,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Return what `reference.forward` does."""
-        if _unknown(surrogate, power):
-            return reference.forward(
-                neuron,
-                x_seq,
-                v0,
-                p,
-                surrogate,
-                detach_reset=detach_reset,
-                reset_delay=reset_delay,
-                constant_start=constant_start,
-                return_v_seq=return_v_seq,
-                power=power,
-            )
         flat, dtype = Flat(x_seq), compute_dtype(x_seq.dtype)
         wide = x_seq.dtype if self.half else dtype
         y, v = flat.empty(wide), flat.empty_step(dtype)
@@ -325,23 +306,6 @@ class Kernels(NamedTuple):
         grad_sent: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Return the gradients of `x_seq`, of `v0` if given, and of the parameters that are `wanted`."""
-        if grad_sent is not None and _unknown(surrogate, power):
-            return reference.backward(
-                neuron,
-                grad_y_seq,
-                grad_v,
-                grad_v_seq,
-                x_seq,
-                v0,
-                p,
-                surrogate,
-                detach_reset=detach_reset,
-                reset_delay=reset_delay,
-                constant_start=constant_start,
-                wanted=wanted,
-                power=power,
-                grad_sent=grad_sent,
-            )
         flat, dtype = Flat(x_seq), compute_dtype(x_seq.dtype)
         wide = x_seq.dtype if self.half else dtype
         block, segment = self.blocks("backward", flat.steps, dtype.itemsize)

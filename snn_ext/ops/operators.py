@@ -67,7 +67,7 @@ def run(
     values = [p[name] for name in neuron.parameters]
     if not x_seq.is_meta and plain(x_seq, v0, *values):
         when = {"detach_reset": detach_reset, "reset_delay": reset_delay, "constant_start": constant_start}
-        chosen = dispatch.choose(x_seq.device, wanted)
+        chosen = _choose(x_seq.device, surrogate, power, wanted)
         if torch.is_grad_enabled() and any(
             tensor is not None and tensor.requires_grad for tensor in (x_seq, v0, *values)
         ):
@@ -89,6 +89,12 @@ def run(
         return_v_seq,
     )
     return y_seq.squeeze(0) if single else y_seq, v, v_seq, sent if power else None
+
+
+def _choose(device: torch.device, surrogate: Surrogate, power: float, wanted: str | None = None) -> Any:
+    """Return who runs a call: the reference if smooth events are raised to a power, which no kernel does."""
+    chosen = dispatch.choose(device, wanted)
+    return chosen if power in (0, 1) or surrogate.spiking else reference
 
 
 def _options(neuron: Leaky, surrogate: Surrogate, *when: float) -> tuple[Any, ...]:
@@ -211,7 +217,7 @@ def declare(neuron: type[Leaky]) -> None:
     @torch.library.impl(name, "CompositeExplicitAutograd")
     def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         equations, x_seq, v0, p, surrogate, when = unpack(arguments[:-1])
-        run_by = dispatch.choose(x_seq.device)
+        run_by = _choose(x_seq.device, surrogate, when["power"])
         y_seq, v, *asked = run_by.forward(
             equations, x_seq, v0, p, surrogate, **when, return_v_seq=arguments[-1]
         )
@@ -223,7 +229,7 @@ def declare(neuron: type[Leaky]) -> None:
         grad_y_seq: Tensor, grad_v: Tensor, grad_v_seq: Tensor, grad_sent: Tensor, *arguments: Any
     ) -> tuple[Tensor, ...]:
         equations, x_seq, v0, p, surrogate, when = unpack(arguments[:-1])
-        run_by = dispatch.choose(x_seq.device)
+        run_by = _choose(x_seq.device, surrogate, when["power"])
         grad_x, grad_v0, grad_p = run_by.backward(
             equations,
             grad_y_seq,

@@ -11,8 +11,6 @@ their rules.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from .. import functional
 from ..conversion import Options, simulate
 from ..conversion.convert import Conversion
 from ..conversion.spiking import Spiking
+from . import store
 from .data import Images, load
 from .networks import KINDS
 from .training import accuracy, train
@@ -187,8 +186,7 @@ class Case:
             augment=self.kind.augment,
             tick=lambda: tick(f"training, {100 * next(done) // batches} %"),
         )
-        torch.save(net.state_dict(), file.with_suffix(".part"))
-        file.with_suffix(".part").replace(file)
+        store.save(file, net.state_dict())
         return net
 
     def curve(
@@ -238,7 +236,7 @@ def _fire_bursts(layer: Spiking, x_seq: Tensor, v: Tensor | None) -> tuple[Tenso
 
 def tune(case: Case, file: Path, tick: Callable[[str], None]) -> None:
     """Write the best setting of each arm that has a grid to `file`, by title, if it is not there yet."""
-    best = _read(file) or {}
+    best = store.read(file) or {}
     for arm in arms():
         if not arm.grid or arm.title in best:
             continue
@@ -251,12 +249,12 @@ def tune(case: Case, file: Path, tick: Callable[[str], None]) -> None:
                 score = -1.0
             scores.append((score, setting))
         best[arm.title] = max(scores, key=lambda pair: pair[0])[1]
-        _write(file, best)
+        store.write(file, best)
 
 
 def measure(case: Case, tuned: dict[str, dict[str, Any]], file: Path, tick: Callable[[str], None]) -> None:
     """Write the accuracy of every arm after each of `STEPS` to `file`, where it is not there already."""
-    outcome = _read(file) or {
+    outcome = store.read(file) or {
         "ann, all test images": accuracy(case.ann, case.whole),
         "ann": accuracy(case.ann, case.test),
         "settings": {},
@@ -274,12 +272,12 @@ def measure(case: Case, tuned: dict[str, dict[str, Any]], file: Path, tick: Call
             options = {**arm.options, **tuned.get(arm.title, {})}
             outcome["arms"][arm.title] = case.curve(options, case.test, STEPS[-1], arm.coding, arm.bursts)
         known[arm.title] = settings
-        _write(file, outcome)
+        store.write(file, outcome)
     for title, convert in native_arms(case.calibration).items():
         if title not in outcome["arms"]:
             tick(title)
             outcome["arms"][title] = case.native_curve(convert)
-            _write(file, outcome)
+            store.write(file, outcome)
 
 
 def run(
@@ -292,36 +290,25 @@ def run(
 ) -> dict[str, Any]:
     """Run what is missing in `folder`, where each seed's outcome is kept, and return all results."""
     folder.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {"versions": _versions(), "steps": STEPS, "tested": TESTED, "networks": {}}
+    results: dict[str, Any] = {"versions": store.versions(), "steps": STEPS, "tested": TESTED, "networks": {}}
     for kind in KINDS if kinds is None else kinds:
         tuning = folder / f"{kind}-tuned.json"
-        if not {arm.title for arm in arms() if arm.grid} <= set(_read(tuning) or {}):
+        if not {arm.title for arm in arms() if arm.grid} <= set(store.read(tuning) or {}):
             tell = _for(tick, kind, 0)
             tune(Case(kind, 0, data, folder, tell), tuning, tell)
-        tuned = _read(tuning)
+        tuned = store.read(tuning)
         outcomes = []
         for seed in seeds:
             file, tell = folder / f"{kind}-{seed}.json", _for(tick, kind, seed)
-            if not _complete(_read(file), tuned):
+            if not _complete(store.read(file), tuned):
                 measure(Case(kind, seed, data, folder, tell), tuned, file, tell)
-            outcomes.append(_read(file))
+            outcomes.append(store.read(file))
         results["networks"][kind] = {"title": KINDS[kind].title, "tuned": tuned, "seeds": outcomes}
     return results
 
 
 def _for(tick: Callable[[str, int, str], None], kind: str, seed: int) -> Callable[[str], None]:
     return lambda what: tick(kind, seed, what)
-
-
-def _write(file: Path, value: Any) -> None:
-    """Write all of it or nothing."""
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    part.replace(file)
-
-
-def _read(file: Path) -> Any:
-    return json.loads(file.read_text()) if file.exists() else None
 
 
 def _settings(arm: Arm, tuned: dict[str, dict[str, Any]]) -> str:
@@ -343,13 +330,3 @@ def _batches(images: Images) -> list[tuple[Tensor, Tensor]]:
 
 def _percent(curve: Tensor) -> list[float]:
     return [round(100 * curve[step - 1].item(), 2) for step in STEPS if step <= len(curve)]
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("snn-ext", "torch", "spikingjelly"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found

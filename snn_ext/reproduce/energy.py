@@ -13,8 +13,6 @@ the same in all networks, and is left out.
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..energy import BalancedSpikePenalty, SynapticPenalty, TotalSpikePenalty
+from . import store
 from .data import Images, load
 from .training import train
 
@@ -146,8 +145,7 @@ class Case:
                 tick=lambda: self.tick(f"training, {100 * next(done) // batches} %"),
             )
             found = {"settings": self.settings, "weights": net.state_dict()}
-            torch.save(found, file.with_suffix(".part"))
-            file.with_suffix(".part").replace(file)
+            store.save(file, found)
         return found["weights"]
 
     def network(self) -> nn.Module:
@@ -224,7 +222,7 @@ def run(
 
                 outcomes[kind][neuron].append(_measured(kind, neuron, seed, data, folder, file, tell))
     return {
-        "versions": _versions(),
+        "versions": store.versions(),
         "steps": STEPS,
         "strengths": STRENGTHS,
         "mac_pj": MAC_PJ,
@@ -246,7 +244,7 @@ def _measured(
     tick: Callable[[str], None],
 ) -> dict[str, Any]:
     settings = _settings(kind)
-    outcome = json.loads(file.read_text()) if file.exists() else {}
+    outcome = store.read(file) or {}
     if outcome.get("settings") != settings:
         outcome = {"settings": settings, "paths": {}}
     missing = [title for title in arms() if title not in outcome["paths"]]
@@ -258,15 +256,9 @@ def _measured(
     for title in missing:
         tick(title)
         outcome["paths"][title] = case.path(*arms()[title])
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(outcome, indent=1) + "\n")
-        part.replace(file)
+        store.write(file, outcome)
     return outcome
 
 
 def _settings(kind: str) -> str:
     return f"{KINDS[kind]}, {STRENGTHS}, {STEPS}"
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("snn-ext", "torch", "spikingjelly")}
