@@ -29,6 +29,8 @@ class Layer:
     """Methods beside ``forward`` by which it runs, over all steps at once."""
     graded = False
     """Whether its spikes carry a value, by which the receiving synapse multiplies."""
+    binary = False
+    """Whether its spikes are 0 or 1, so that a power changes their gradients alone."""
 
     def __init__(self, name: str, module: Any) -> None:
         self.name, self.module = name, module

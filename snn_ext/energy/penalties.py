@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,10 +45,12 @@ __all__ = ["BalancedSpikePenalty", "SpikingActivityLoss", "SynapticPenalty", "To
 class _Record:
     """What a layer has been seen to spend since the last loss."""
 
-    def __init__(self, with_gradients: bool) -> None:
-        self.with_gradients = with_gradients
+    def __init__(self) -> None:
         self.total: Tensor | float = 0.0
         self.steps: Tensor | int = 0
+        self.waiting: list[tuple[Tensor, int]] = []
+        """Spikes of one size that are still to be weighed, and the versions that their memory had."""
+        self.weigh: Callable[[list[Tensor]], Tensor] = sum  # type: ignore[assignment]
 
 
 class Penalty:
@@ -59,7 +62,8 @@ class Penalty:
         if not 1 <= p < math.inf:
             raise ValueError(f"p={p} must be at least 1 and finite; 1 works best in the paper")
         self.p = p
-        self._records: dict[str, _Record] = {}
+        self._records: dict[bool, dict[str, _Record]] = {True: {}, False: {}}
+        """What ran with gradients, and what ran without, by layer."""
         self._taken = False
         self._layers = [layer for layer in layers.spiking(net) if self._matters(layer)]
         self._ends = [layers.watch(layer, self, p) for layer in self._layers]
@@ -77,84 +81,91 @@ class Penalty:
     def __call__(self) -> Tensor:
         """Return the penalty for all that has run since the last call, and forget it.
 
+        Where gradients are enabled, it is that of what ran with gradients, if anything did; under
+        ``torch.no_grad`` that of what ran without.  So validation leaves no trace in training.
+
         Raises
         ------
         RuntimeError
-            Nothing has run since the last call, or since the network was reset.
+            Nothing has run since the last call, or since the network was reset; or what a layer emitted has
+            been written to meanwhile.
+
+        Warns
+        -----
+        UserWarning
+            Gradients are enabled and the network is in training mode, but it ran without.
         """
         for layer in self._layers:
-            if layer.name in self._records and layer.fresh():
-                self._drop(layer)
-        if not self._records:
+            if layer.fresh():
+                for grad in self._records:
+                    self._drop(layer, grad)
+        grad = torch.is_grad_enabled()
+        ran = grad if self._records[grad] else not grad
+        found = self._records[ran]
+        if not found:
             raise RuntimeError(
                 "the penalty was already taken for this forward pass; call it once, after each forward"
                 if self._taken
                 else "the penalty was called before any forward pass, or after a reset; run the network first"
             )
         self._taken = True
-        records = list(self._records.values())
-        self._records.clear()
-        trained = [record for record in records if record.with_gradients]
-        if not trained and torch.is_grad_enabled() and any(layer.module.training for layer in self._layers):
+        self._records[ran] = {}
+        if grad:
+            self._records[False] = {}
+        if grad and not ran and any(layer.module.training for layer in self._layers):
             warnings.warn(
                 "the penalty has no gradient, since the network ran without (under torch.no_grad, or within "
                 "a checkpoint with use_reentrant=True); to measure only, call it under torch.no_grad, too",
                 stacklevel=2,
             )
-        total: Any = sum(self._layer_total(record) for record in trained or records)
+        for name, record in found.items():
+            _weigh(name, record)
+        total: Any = sum(map(self._layer_total, found.values()))
         return total
 
     def clear(self) -> None:
         """Forget what has run since the last call."""
-        self._records.clear()
+        self._records = {True: {}, False: {}}
 
     def remove(self) -> None:
         """Watch the network no longer; the penalty cannot be called again."""
         for end in self._ends:
             end()
         self._ends = []
-        self._records.clear()
+        self._records = {True: {}, False: {}}
 
     def forget(self, layer: Layer) -> None:
-        """Forget what `layer` did before it was reset, as it runs again.
+        """Forget what `layer` did before it was reset, as it runs again, with gradients or without."""
+        self._drop(layer, torch.is_grad_enabled())
 
-        What ran with gradients is kept if now it runs without, in a validation before the loss.
-        """
-        record = self._records.get(layer.name)
-        if record is not None and (torch.is_grad_enabled() or not record.with_gradients):
-            self._drop(layer)
-
-    def _drop(self, layer: Layer) -> None:
-        del self._records[layer.name]
-        self._taken = False
+    def _drop(self, layer: Layer, with_gradients: bool) -> None:
+        if self._records[with_gradients].pop(layer.name, None) is not None:
+            self._taken = False
 
     def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
-        """Add the spikes of `layer` to its record.
-
-        What ran without gradients is not added to what ran with them: validation leaves no trace in training.
-        """
+        """Add the spikes of `layer` to its record."""
         if spikes.dim() < leading:
             raise ValueError(
                 f"layer {layer.name!r} ran on input without a batch, of which the penalty takes the mean; "
                 "give it a dimension for that, x.unsqueeze(0)"
             )
         grad = torch.is_grad_enabled()
-        record = self._records.get(layer.name)
-        if record is None or (grad and not record.with_gradients):
-            record = self._records[layer.name] = _Record(grad)
-        elif record.with_gradients and not grad:
-            return
-        self._add(record, layer, spikes, leading, steps, power)
-
-    def _add(
-        self, record: _Record, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float
-    ) -> None:
+        record = self._records[grad].setdefault(layer.name, _Record())
         weight = torch.as_tensor(self._weight(layer, spikes, leading), device=spikes.device)
-        if _transformed(spikes):
-            weighted = (weight * spikes**power).sum()
+        mean = self.p * max(1, spikes.shape[leading - 1])
+        if torch.compiler.is_compiling() or _transformed(spikes):
+            record.total = record.total + (weight * spikes**power).sum() / mean
         else:
-            weighted = _Weighted.apply(spikes, weight, power, leading)
-        record.total = record.total + weighted / (self.p * max(1, spikes.shape[leading - 1]))
+            if record.waiting and record.waiting[0][0].shape != spikes.shape:
+                _weigh(layer.name, record)
+            record.waiting.append((spikes, -1 if spikes.is_inference() else spikes._version))
+            record.weigh = lambda found: _Weighted.apply(weight, power, leading, layer.binary, *found) / mean
+            if not grad:  # nobody else holds them
+                _weigh(layer.name, record)
+        self._ran(record, steps)
+
+    def _ran(self, record: _Record, steps: int) -> None:
+        """Note that a layer has run."""
 
     def __getstate__(self) -> Any:
         raise TypeError(
@@ -263,38 +274,58 @@ class SpikingActivityLoss(BalancedSpikePenalty):
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
 
-    def _add(
-        self, record: _Record, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float
-    ) -> None:
-        super()._add(record, layer, spikes, leading, steps, power)
+    def _ran(self, record: _Record, steps: int) -> None:
         record.steps = record.steps + torch.tensor(steps)  # no number, which would be one in compiled graphs
 
     def _layer_total(self, record: _Record) -> Tensor | float:
         return record.total / record.steps
 
 
+def _weigh(name: str, record: _Record) -> None:
+    """Add what waits to the total: all steps of a loop at once, for each would take its time."""
+    if not record.waiting:
+        return
+    for spikes, version in record.waiting:
+        if version >= 0 and spikes._version != version:
+            raise RuntimeError(
+                f"layer {name!r}: its spikes were written to before the penalty was taken; use an operation "
+                "that returns a new tensor (inplace=False)"
+            )
+    record.total = record.total + record.weigh([spikes for spikes, _ in record.waiting])
+    record.waiting = []
+
+
 class _Weighted(torch.autograd.Function):
-    """The sum of ``weight * s ** p``: reads `s` once, and its gradient takes no memory where p is 1."""
+    """The sum of ``weight * s ** p`` over tensors of one size.
+
+    Reads them once where `p` is 1 or they are `binary`; the gradient takes no memory where `p` is 1.
+    """
 
     @staticmethod
-    def forward(ctx: Any, s: Tensor, weight: Tensor, p: float, leading: int) -> Tensor:
-        dtype = torch.float64 if s.dtype == torch.float64 else torch.float32
+    def forward(ctx: Any, weight: Tensor, p: float, leading: int, binary: bool, *found: Tensor) -> Tensor:
+        first = found[0]
+        dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
         # neurons in the order that they have in memory (channels last), so that all is read in one sweep
-        order = sorted(range(leading, s.dim()), key=s.stride, reverse=True)
-        back = [order.index(d) for d in range(leading, s.dim())]
-        powers = (s if p == 1 else s**p).permute(*range(leading), *order)
-        counts = powers.sum(dim=tuple(range(leading)), dtype=dtype).permute(back)
+        order = sorted(range(leading, first.dim()), key=first.stride, reverse=True)
+        back = [order.index(d) for d in range(leading, first.dim())]
+        counts: Any = 0
+        for s in found:
+            powers = (s if p == 1 or binary else s**p).permute(*range(leading), *order)
+            counts = counts + powers.sum(dim=tuple(range(leading)), dtype=dtype)
+        counts = counts.permute(back)
         slope = torch.empty_like(counts).copy_(weight)
-        ctx.p = p
-        ctx.like = s.shape, s.dtype
-        ctx.save_for_backward(s if p != 1 else None, slope)
+        ctx.p, ctx.linear = p, binary or p == 2
+        ctx.like = first.shape, first.dtype, len(found)
+        ctx.save_for_backward(slope, *(found if p != 1 else ()))
         return (counts.double() * slope).sum().to(dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        s, slope = ctx.saved_tensors
-        shape, dtype = ctx.like
+        slope, *found = ctx.saved_tensors
+        shape, dtype, number = ctx.like
         slope = (ctx.p * slope * grad).to(dtype)
-        if s is None:
-            return slope.expand(shape), None, None, None
-        return (s if ctx.p == 2 else s ** (ctx.p - 1)) * slope, None, None, None
+        if found:
+            grads = [(s if ctx.linear else s ** (ctx.p - 1)) * slope for s in found]
+        else:
+            grads = [slope.expand(shape)] * number
+        return None, None, None, None, *grads

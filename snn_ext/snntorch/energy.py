@@ -38,6 +38,8 @@ class _Layer(Layer):
         self.own = isinstance(module, Neuron)
         self.over_steps = ("multi_step",) if self.own else ()
         self.graded = isinstance(module, VSN)
+        native = getattr(module.spike_grad, "__module__", "") == "snntorch.surrogate"  # all of them are steps
+        self.binary = native and not module.surrogate_disable
         self._last: Any = None
 
     @property

@@ -50,6 +50,7 @@ class _Layer(Layer):
         super().__init__(name, module)
         self.own = isinstance(module, LeakyNode)
         self.graded = isinstance(module, VSNNode)
+        self.binary = getattr(getattr(module, "surrogate_function", None), "spiking", False) is True
 
     @property
     def leading(self) -> int:

@@ -250,7 +250,7 @@ class TestLife:
             held.append(
                 sum(issubclass(type(o), torch.Tensor) and o.grad_fn is not None for o in gc.get_objects())
             )
-            assert not penalty._records
+            assert not any(penalty._records.values())
         assert held[-1] <= held[0]  # tensors with a graph, also those that other tests left behind
 
     @pytest.mark.parametrize("kind", ["lif", "lifb"])
@@ -259,7 +259,7 @@ class TestLife:
         penalty = TotalSpikePenalty(net)
         other = copy.deepcopy(net)
         run(face, other, x_seq)
-        assert not penalty._records
+        assert not any(penalty._records.values())
         if face.name == "spikingjelly":
             assert pickle.loads(pickle.dumps(net))
         penalty.remove()
@@ -318,6 +318,50 @@ class TestLife:
         omega = penalty()
         assert omega.requires_grad
         assert omega.item() == expected
+
+    def test_measuring_while_a_loss_is_due(self, face, x_seq):
+        net = network(face)
+        penalty = TotalSpikePenalty(net)
+        run(face, net, x_seq)
+        expected = penalty().item()
+        run(face, net, x_seq)
+        with torch.no_grad():
+            run(face, net, 2 * x_seq)
+            assert penalty().item() > 1.1 * expected
+        omega = penalty()
+        assert omega.requires_grad
+        assert omega.item() == expected
+
+    @pytest.mark.parametrize("p", [1, 2, 3])
+    @pytest.mark.parametrize("make", ["native", "ours"])
+    def test_parts_of_a_sequence_of_different_lengths(self, x_seq, make, p):
+        neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+        from spikingjelly.activation_based import functional
+
+        from snn_ext.spikingjelly import LIFBNode
+
+        node = {"native": neuron.LIFNode, "ours": LIFBNode}[make](2.0, False, 0.5, step_mode="m")
+        penalty = TotalSpikePenalty(node, p=p)
+        found = []
+        for lengths in ((4,), (1, 2, 1), (2, 2)):
+            functional.reset_net(node)
+            x = x_seq.clone().requires_grad_()
+            for part in x.split(lengths):
+                node(part)
+            omega = penalty()
+            found.append((omega, *torch.autograd.grad(omega, x)))
+        for value, grad in found[1:]:
+            assert value.item() == pytest.approx(found[0][0].item())
+            torch.testing.assert_close(grad, found[0][1])
+        assert found[0][1].any()
+
+    def test_spikes_that_are_written_to(self, face, x_seq):
+        neuron = face.lif()
+        penalty = TotalSpikePenalty(neuron)
+        y = neuron(x_seq[0].requires_grad_())
+        (y[0] if isinstance(y, tuple) else y).mul_(2)
+        with pytest.raises(RuntimeError, match="spikes were written to"):
+            penalty()
 
     def test_a_layer_that_runs_in_validation_only(self, face, x_seq):
         class Branched(nn.Module):
@@ -517,7 +561,7 @@ class TestFaces:
         )
         assert torch.isfinite(torch.as_tensor(loss))
         assert weights == [0, 1]
-        assert not reg.penalty._records
+        assert not any(reg.penalty._records.values())
         with pytest.raises(ValueError, match="Lambda=-1"):
             getattr(face, name)(net, torch.rand(1, 4), -1)
 
