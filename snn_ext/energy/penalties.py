@@ -50,7 +50,7 @@ class _Record:
         self.steps: Tensor | int = 0
         self.waiting: list[tuple[Tensor, int]] = []
         """Spikes of one size that are still to be weighed, and the versions that their memory had."""
-        self.weigh: Callable[[list[Tensor]], Tensor] = sum  # type: ignore[assignment]
+        self.weigh: Any = None
 
 
 class Penalty:
@@ -150,19 +150,32 @@ class Penalty:
                 "give it a dimension for that, x.unsqueeze(0)"
             )
         grad = torch.is_grad_enabled()
-        record = self._records[grad].setdefault(layer.name, _Record())
+        record = self._records[grad].get(layer.name)
+        if record is None:
+            record = self._records[grad][layer.name] = _Record()
+        if not record.waiting or record.waiting[0][0].shape != spikes.shape:
+            _weigh(layer.name, record)
+            record.weigh = self._price(layer, spikes, leading, power)
+        # without gradients nobody else holds them
+        waits = grad and not (torch.compiler.is_compiling() or _transformed(spikes))
+        record.waiting.append((spikes, spikes._version if waits else -1))
+        if not waits:
+            _weigh(layer.name, record)
+        self._ran(record, steps)
+
+    def _price(
+        self, layer: Layer, spikes: Tensor, leading: int, power: float
+    ) -> Callable[[list[Tensor]], Tensor]:
+        """Return what adds up spikes of the size of these, as the mean over the batch."""
         weight = torch.as_tensor(self._weight(layer, spikes, leading), device=spikes.device)
         mean = self.p * max(1, spikes.shape[leading - 1])
-        if torch.compiler.is_compiling() or _transformed(spikes):
-            record.total = record.total + (weight * spikes**power).sum() / mean
-        else:
-            if record.waiting and record.waiting[0][0].shape != spikes.shape:
-                _weigh(layer.name, record)
-            record.waiting.append((spikes, -1 if spikes.is_inference() else spikes._version))
-            record.weigh = lambda found: _Weighted.apply(weight, power, leading, layer.binary, *found) / mean
-            if not grad:  # nobody else holds them
-                _weigh(layer.name, record)
-        self._ran(record, steps)
+
+        def weigh(found: list[Tensor]) -> Tensor:
+            if torch.compiler.is_compiling() or _transformed(*found):
+                return sum(((weight * s**power).sum() for s in found), weight.new_zeros(())) / mean
+            return _Weighted.apply(weight, power, leading, layer.binary, *found) / mean
+
+        return weigh
 
     def _ran(self, record: _Record, steps: int) -> None:
         """Note that a layer has run."""

@@ -15,7 +15,7 @@ from ..energy import BalancedSpikePenalty, SynapticPenalty, TotalSpikePenalty
 from ..energy.layers import Layer
 from ..energy.penalties import Penalty
 from ..energy.schedules import check_lambda
-from ._base import Neuron
+from ._base import Neuron, _number
 from .neurons import VSN
 
 __all__ = ["balanced_spike_reg", "synaptic_reg", "total_spike_reg"]
@@ -48,8 +48,7 @@ class _Layer(Layer):
 
     def spikes(self, y: Tensor) -> Tensor:
         factor = getattr(self.module, "graded_spikes_factor", 1)
-        plain = not isinstance(factor, Tensor) or (not factor.requires_grad and bool((factor == 1).all()))
-        if plain:
+        if not isinstance(factor, Tensor) or _number(factor) == 1:
             return y
         factor = torch.as_tensor(factor, device=y.device)
         return torch.where(factor != 0, y / torch.where(factor != 0, factor, 1), 0)
