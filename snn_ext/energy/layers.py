@@ -192,11 +192,13 @@ def run_watched(taps: tuple[Tap, ...], run: Callable[..., tuple[Tensor, ...]], s
     With it comes what is to be called when the run is over, and then shows those spikes to `taps`; it may be
     given a factor for them.  Taps of different powers take a run each, the others with ``again=True``.
     """
+    if not taps:
+        return run(0.0, False), _unseen
     for tap in taps:
         tap.begin()
     powers = {tap.power for tap in taps if tap.alive}
     if not powers:
-        return run(0.0, False), lambda factor=None: None
+        return run(0.0, False), _unseen
     found: Any = None
     sent: dict[float, Tensor] = {}
     for power in powers:
@@ -210,6 +212,10 @@ def run_watched(taps: tuple[Tap, ...], run: Callable[..., tuple[Tensor, ...]], s
                 tap.see(spikes, 1, steps, 1.0)
 
     return found, show
+
+
+def _unseen(factor: Tensor | None = None) -> None:
+    """Show nobody."""
 
 
 def reset(net: nn.Module) -> None:
