@@ -112,6 +112,10 @@ _alone: list[Any] = []
 """Who alone may watch, the innermost last, while networks run only to be measured (`untouched`)."""
 
 
+def _may(watcher: Any) -> bool:
+    return watcher is not None and (not _alone or _alone[-1] is watcher)
+
+
 class Tap:
     """Shows a watcher the events of one layer; the watcher is held weakly, and copies show nobody."""
 
@@ -127,19 +131,18 @@ class Tap:
     @property
     def alive(self) -> bool:
         """Whether anybody watches who may."""
-        watcher = self._watcher()
-        return watcher is not None and (not _alone or _alone[-1] is watcher)
+        return _may(self._watcher())
 
     def begin(self) -> None:
         """To be called before the layer runs."""
         watcher = self._watcher()
-        if self.alive and self.layer.fresh():
-            watcher.forget(self.layer)
+        if _may(watcher):
+            watcher.begin(self.layer)
 
     def see(self, spikes: Tensor, leading: int, steps: int, power: float) -> None:
         """To be called after it has run; see `watch`."""
         watcher = self._watcher()
-        if self.alive:
+        if _may(watcher):
             watcher.see(self.layer, spikes, leading, steps, power)
             self.layer.ran()
 
@@ -149,9 +152,11 @@ class Tap:
 
     def after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """See, as a hook."""
-        if self.alive:
-            y, leading = output[0] if isinstance(output, tuple) else output, self.layer.leading
-            self.see(self.layer.spikes(y), leading, len(y) if leading == 2 else 1, self.power)
+        layer, watcher = self.layer, self._watcher()
+        if _may(watcher):
+            y, leading = output[0] if isinstance(output, tuple) else output, layer.leading
+            watcher.see(layer, layer.spikes(y), leading, len(y) if leading == 2 else 1, self.power)
+            layer.ran()
 
     def __reduce__(self) -> Any:
         return Tap, (None,)
@@ -163,7 +168,7 @@ class Tap:
 def watch(layer: Layer, watcher: Any, power: float = 1.0) -> Callable[[], None]:
     """Let `watcher` see the layer run; return what ends it.
 
-    A watcher has two methods: ``forget(layer)`` for when the layer has been reset, and ``see(layer, spikes,
+    A watcher has two methods: ``begin(layer)`` for when the layer is about to run, and ``see(layer, spikes,
     leading, steps, power)`` for when it has run so many `steps`, with the number of spikes that each neuron
     has sent, still to be raised to `power`, and how many dimensions stand before those of the neurons.
 

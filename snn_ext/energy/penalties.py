@@ -26,6 +26,7 @@ Source: Suetake et al., arXiv:2302.01500; counting graded spikes and bursts is i
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -42,14 +43,22 @@ from .synapses import fan_out
 __all__ = ["BalancedSpikePenalty", "SpikingActivityLoss", "SynapticPenalty", "TotalSpikePenalty"]
 
 
+_LARGE = 1 << 17
+"""Elements from which spikes are counted at once, while they are at hand; a loop's fewer wait for the loss."""
+
+
 class _Record:
     """What a layer has been seen to spend since the last loss."""
 
     def __init__(self) -> None:
-        self.total: Tensor | float = 0.0
+        self.total: Tensor | None = None
         self.steps: Tensor | int = 0
+        self.shape: torch.Size | None = None
+        """That of the spikes which are counted now; others have gone into the total."""
+        self.counts: Tensor | None = None
         self.waiting: list[tuple[Tensor, int]] = []
-        """Spikes of one size that are still to be weighed, and the versions that their memory had."""
+        """Spikes that are still to be counted, and the versions that their memory had."""
+        self.count: Any = None
         self.weigh: Any = None
 
 
@@ -75,7 +84,8 @@ class Penalty:
         """Return what a spike of each neuron costs."""
         raise NotImplementedError
 
-    def _layer_total(self, record: _Record) -> Tensor | float:
+    def _layer_total(self, record: _Record) -> Tensor:
+        assert record.total is not None
         return record.total
 
     def __call__(self) -> Tensor:
@@ -96,9 +106,8 @@ class Penalty:
             Gradients are enabled and the network is in training mode, but it ran without.
         """
         for layer in self._layers:
-            if layer.fresh():
-                for grad in self._records:
-                    self._drop(layer, grad)
+            for with_gradients in self._records:
+                self._drop_old(layer, with_gradients)
         grad = torch.is_grad_enabled()
         ran = grad if self._records[grad] else not grad
         found = self._records[ran]
@@ -120,8 +129,7 @@ class Penalty:
             )
         for name, record in found.items():
             _weigh(name, record)
-        total: Any = sum(map(self._layer_total, found.values()))
-        return total
+        return functools.reduce(torch.add, map(self._layer_total, found.values()))
 
     def clear(self) -> None:
         """Forget what has run since the last call."""
@@ -134,12 +142,14 @@ class Penalty:
         self._ends = []
         self._records = {True: {}, False: {}}
 
-    def forget(self, layer: Layer) -> None:
+    def begin(self, layer: Layer) -> None:
         """Forget what `layer` did before it was reset, as it runs again, with gradients or without."""
-        self._drop(layer, torch.is_grad_enabled())
+        self._drop_old(layer, torch.is_grad_enabled())
 
-    def _drop(self, layer: Layer, with_gradients: bool) -> None:
-        if self._records[with_gradients].pop(layer.name, None) is not None:
+    def _drop_old(self, layer: Layer, with_gradients: bool) -> None:
+        records = self._records[with_gradients]
+        if layer.name in records and layer.fresh():
+            del records[layer.name]
             self._taken = False
 
     def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
@@ -153,29 +163,32 @@ class Penalty:
         record = self._records[grad].get(layer.name)
         if record is None:
             record = self._records[grad][layer.name] = _Record()
-        if not record.waiting or record.waiting[0][0].shape != spikes.shape:
+        if record.shape != spikes.shape:
             _weigh(layer.name, record)
-            record.weigh = self._price(layer, spikes, leading, power)
+            self._prepare(record, layer, spikes, leading, power)
         # without gradients nobody else holds them
         waits = grad and not (torch.compiler.is_compiling() or _transformed(spikes))
         record.waiting.append((spikes, spikes._version if waits else -1))
-        if not waits:
-            _weigh(layer.name, record)
+        if not waits or spikes.numel() > _LARGE:
+            _count(layer.name, record)
         self._ran(record, steps)
 
-    def _price(
-        self, layer: Layer, spikes: Tensor, leading: int, power: float
-    ) -> Callable[[list[Tensor]], Tensor]:
-        """Return what adds up spikes of the size of these, as the mean over the batch."""
+    def _prepare(self, record: _Record, layer: Layer, spikes: Tensor, leading: int, power: float) -> None:
+        """Say how spikes of the size of these are counted, and what they cost as the mean over the batch."""
         weight = torch.as_tensor(self._weight(layer, spikes, leading), device=spikes.device)
         mean = self.p * max(1, spikes.shape[leading - 1])
+        before = tuple(range(leading))
+        dtype = torch.float64 if spikes.dtype == torch.float64 else torch.float32
 
-        def weigh(found: list[Tensor]) -> Tensor:
+        def count(found: list[Tensor]) -> Tensor:
             if torch.compiler.is_compiling() or _transformed(*found):
-                return sum(((weight * s**power).sum() for s in found), weight.new_zeros(())) / mean
-            return _Weighted.apply(weight, power, leading, layer.binary, *found) / mean
+                return functools.reduce(torch.add, ((s**power).sum(dim=before, dtype=dtype) for s in found))
+            return _Counted.apply(power, leading, layer.binary, *found)
 
-        return weigh
+        def weigh(counts: Tensor) -> Tensor:
+            return ((counts * weight).sum(dtype=torch.float64) / mean).to(dtype)
+
+        record.shape, record.count, record.weigh = spikes.shape, count, weigh
 
     def _ran(self, record: _Record, steps: int) -> None:
         """Note that a layer has run."""
@@ -290,12 +303,12 @@ class SpikingActivityLoss(BalancedSpikePenalty):
     def _ran(self, record: _Record, steps: int) -> None:
         record.steps = record.steps + torch.tensor(steps)  # no number, which would be one in compiled graphs
 
-    def _layer_total(self, record: _Record) -> Tensor | float:
-        return record.total / record.steps
+    def _layer_total(self, record: _Record) -> Tensor:
+        return super()._layer_total(record) / record.steps
 
 
-def _weigh(name: str, record: _Record) -> None:
-    """Add what waits to the total: all steps of a loop at once, for each would take its time."""
+def _count(name: str, record: _Record) -> None:
+    """Count what waits: all steps of a loop together, for each would take its time."""
     if not record.waiting:
         return
     for spikes, version in record.waiting:
@@ -304,41 +317,50 @@ def _weigh(name: str, record: _Record) -> None:
                 f"layer {name!r}: its spikes were written to before the penalty was taken; use an operation "
                 "that returns a new tensor (inplace=False)"
             )
-    record.total = record.total + record.weigh([spikes for spikes, _ in record.waiting])
+    found = record.count([spikes for spikes, _ in record.waiting])
+    record.counts = found if record.counts is None else record.counts + found
     record.waiting = []
 
 
-class _Weighted(torch.autograd.Function):
-    """The sum of ``weight * s ** p`` over tensors of one size.
+def _weigh(name: str, record: _Record) -> None:
+    """Add what has been counted, or waits, to the total."""
+    _count(name, record)
+    if record.counts is None:
+        return
+    found = record.weigh(record.counts)
+    record.total = found if record.total is None else record.total + found
+    record.counts = None
+
+
+class _Counted(torch.autograd.Function):
+    """How often each neuron has spiked in tensors of one size: the sum of ``s ** p`` over steps and batch.
 
     Reads them once where `p` is 1 or they are `binary`; the gradient takes no memory where `p` is 1.
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, p: float, leading: int, binary: bool, *found: Tensor) -> Tensor:
+    def forward(ctx: Any, p: float, leading: int, binary: bool, *found: Tensor) -> Tensor:
         first = found[0]
         dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+        before, neurons = tuple(range(leading)), range(leading, first.dim())
         # neurons in the order that they have in memory (channels last), so that all is read in one sweep
-        order = sorted(range(leading, first.dim()), key=first.stride, reverse=True)
-        back = [order.index(d) for d in range(leading, first.dim())]
-        counts: Any = 0
+        order = sorted(neurons, key=first.stride, reverse=True)
+        in_order = order == [*neurons]
+        counts: Any = None
         for s in found:
-            powers = (s if p == 1 or binary else s**p).permute(*range(leading), *order)
-            counts = counts + powers.sum(dim=tuple(range(leading)), dtype=dtype)
-        counts = counts.permute(back)
-        slope = torch.empty_like(counts).copy_(weight)
+            powers = s if p == 1 or binary else s**p
+            count = (powers if in_order else powers.permute(*before, *order)).sum(dim=before, dtype=dtype)
+            counts = count if counts is None else counts.add_(count)
         ctx.p, ctx.linear = p, binary or p == 2
         ctx.like = first.shape, first.dtype, len(found)
-        ctx.save_for_backward(slope, *(found if p != 1 else ()))
-        return (counts.double() * slope).sum().to(dtype)
+        ctx.save_for_backward(*(found if p != 1 else ()))
+        return counts if in_order else counts.permute([order.index(d) for d in neurons])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        slope, *found = ctx.saved_tensors
         shape, dtype, number = ctx.like
-        slope = (ctx.p * slope * grad).to(dtype)
-        if found:
-            grads = [(s if ctx.linear else s ** (ctx.p - 1)) * slope for s in found]
-        else:
-            grads = [slope.expand(shape)] * number
-        return None, None, None, None, *grads
+        slope = (grad if ctx.p == 1 else ctx.p * grad).to(dtype)
+        if ctx.p == 1:
+            return None, None, None, *([slope.expand(shape)] * number)
+        found = ctx.saved_tensors
+        return None, None, None, *((s if ctx.linear else s ** (ctx.p - 1)) * slope for s in found)

@@ -237,7 +237,7 @@ class _Meter:
         self._steps[layer.name] = self._steps.get(layer.name, 0) + steps
         self._batch = spikes.shape[leading - 1]
 
-    def forget(self, layer: Layer) -> None:
+    def begin(self, layer: Layer) -> None:
         """Go on: all batches are added up."""
 
     def run(self, x: Tensor, steps: int) -> None:

@@ -41,6 +41,7 @@ class _Layer(Layer):
         native = getattr(module.spike_grad, "__module__", "") == "snntorch.surrogate"  # all of them are steps
         self.binary = native and not module.surrogate_disable
         self._last: Any = None
+        self._factor: tuple[Any, int, bool] = None, 0, False
 
     @property
     def leading(self) -> int:
@@ -48,25 +49,39 @@ class _Layer(Layer):
 
     def spikes(self, y: Tensor) -> Tensor:
         factor = getattr(self.module, "graded_spikes_factor", 1)
-        if not isinstance(factor, Tensor) or _number(factor) == 1:
+        if not isinstance(factor, Tensor) or self._is_one(factor):
             return y
         factor = torch.as_tensor(factor, device=y.device)
         return torch.where(factor != 0, y / torch.where(factor != 0, factor, 1), 0)
+
+    def _is_one(self, factor: Tensor) -> bool:
+        """Whether that is a constant 1: looked up when it has changed alone, for a look takes its time."""
+        if torch.compiler.is_compiling() or factor.requires_grad or factor.is_inference():
+            return _number(factor) == 1
+        known, version, one = self._factor
+        if known is not factor or version != factor._version:
+            one = _number(factor) == 1
+            self._factor = factor, factor._version, one
+        return one
 
     def refuse(self) -> str:
         if hasattr(self.module, "recurrent"):  # one to one: weights in a module of snnTorch's own
             return "holds synapses of its own, which are not counted"
         return super().refuse()
 
-    @torch.compiler.disable  # looks at values
     def fresh(self) -> bool:
         mem = self._mem()
+        # what a reset leaves has no gradient
+        return mem is not None and not mem.requires_grad and self._zeroed(mem)
+
+    @torch.compiler.disable  # looks at values
+    def _zeroed(self, mem: Tensor) -> bool:
         last = None if self._last is None else self._last()
-        return mem is not None and last is not mem and not bool(mem.any())
+        return last is not mem and not bool(mem.any())
 
     def ran(self) -> None:
         mem = self._mem()
-        self._last = None if mem is None else weakref.ref(mem)
+        self._last = None if mem is None or mem.requires_grad else weakref.ref(mem)
 
     def _mem(self) -> Tensor | None:
         mem = getattr(self.module, "mem", None)
