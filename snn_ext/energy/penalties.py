@@ -27,10 +27,11 @@ Source: Suetake et al., arXiv:2302.01500; counting graded spikes and bursts is i
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,22 +45,52 @@ __all__ = ["BalancedSpikePenalty", "SpikingActivityLoss", "SynapticPenalty", "To
 
 
 _LARGE = 1 << 17
-"""Elements from which spikes are counted at once, while they are at hand; a loop's fewer wait for the loss."""
+"""Spikes from this number on are counted at once, while they are at hand; fewer, as in a loop, wait."""
 
 
-class _Record:
-    """What a layer has been seen to spend since the last loss."""
+class _Kind(NamedTuple):
+    """How spikes of one size are counted, and what they cost."""
 
-    def __init__(self) -> None:
-        self.total: Tensor | None = None
-        self.steps: Tensor | int = 0
-        self.shape: torch.Size | None = None
-        """That of the spikes which are counted now; others have gone into the total."""
+    weight: Tensor
+    leading: int
+    power: float
+    binary: bool
+
+
+class _Part:
+    """What a layer has sent since the last loss, in tensors of one size."""
+
+    def __init__(self, name: str, kind: _Kind, spikes: Tensor) -> None:
+        self.name, self.kind, self.shape = name, kind, spikes.shape
+        self.large, self.dtype = spikes.numel() >= _LARGE, _accurate(spikes)
         self.counts: Tensor | None = None
         self.waiting: list[tuple[Tensor, int]] = []
         """Spikes that are still to be counted, and the versions that their memory had."""
-        self.count: Any = None
-        self.weigh: Any = None
+
+    def taken(self) -> list[Tensor]:
+        """Return the spikes that wait, and keep them no longer."""
+        for spikes, version in self.waiting:
+            if version != spikes._version:
+                raise RuntimeError(
+                    f"layer {self.name!r}: its spikes were written to before the penalty was taken; use an "
+                    "operation that returns a new tensor (inplace=False)"
+                )
+        found = [spikes for spikes, _ in self.waiting]
+        self.waiting = []
+        return found
+
+    def add(self, counts: Tensor) -> None:
+        self.counts = counts if self.counts is None else self.counts + counts
+
+
+class _Record:
+    """What a layer has been seen to send since the last loss."""
+
+    def __init__(self) -> None:
+        self.parts: dict[tuple[int, torch.Size], _Part] = {}
+        self.part: _Part | None = None
+        """That of the last run."""
+        self.steps: Tensor | int = 0
 
 
 class Penalty:
@@ -84,9 +115,9 @@ class Penalty:
         """Return what a spike of each neuron costs."""
         raise NotImplementedError
 
-    def _layer_total(self, record: _Record) -> Tensor:
-        assert record.total is not None
-        return record.total
+    def _per(self, record: _Record) -> Tensor | int:
+        """Return by what the cost of a layer is divided, beside the batch."""
+        return 1
 
     def __call__(self) -> Tensor:
         """Return the penalty for all that has run since the last call, and forget it.
@@ -127,9 +158,13 @@ class Penalty:
                 "a checkpoint with use_reentrant=True); to measure only, call it under torch.no_grad, too",
                 stacklevel=2,
             )
-        for name, record in found.items():
-            _weigh(name, record)
-        return functools.reduce(torch.add, map(self._layer_total, found.values()))
+        return _total(
+            [
+                (part, self.p * max(1, part.shape[part.kind.leading - 1]) * self._per(record))
+                for record in found.values()
+                for part in record.parts.values()
+            ]
+        )
 
     def clear(self) -> None:
         """Forget what has run since the last call."""
@@ -154,44 +189,36 @@ class Penalty:
 
     def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
         """Add the spikes of `layer` to its record."""
+        records = self._records[torch.is_grad_enabled()]
+        record = records.get(layer.name)
+        if record is None:
+            record = records[layer.name] = _Record()
+        part = record.part
+        if part is None or part.shape != spikes.shape or part.kind.leading != leading:
+            part = self._part(record, layer, spikes, leading, power)
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling() or _transformed(spikes):
+            powers = spikes**power if power != 1 else spikes
+            part.add(powers.sum(dim=tuple(range(leading)), dtype=_accurate(spikes)))
+            return
+        if part.large:
+            part.add(_Counted.apply(part.kind, spikes))
+        else:
+            part.waiting.append((spikes, spikes._version))
+
+    def _part(self, record: _Record, layer: Layer, spikes: Tensor, leading: int, power: float) -> _Part:
+        """Return the part of a record for spikes of the size of these."""
         if spikes.dim() < leading:
             raise ValueError(
                 f"layer {layer.name!r} ran on input without a batch, of which the penalty takes the mean; "
                 "give it a dimension for that, x.unsqueeze(0)"
             )
-        grad = torch.is_grad_enabled()
-        record = self._records[grad].get(layer.name)
-        if record is None:
-            record = self._records[grad][layer.name] = _Record()
-        if record.shape != spikes.shape:
-            _weigh(layer.name, record)
-            self._prepare(record, layer, spikes, leading, power)
-        # without gradients nobody else holds them
-        waits = grad and not (torch.compiler.is_compiling() or _transformed(spikes))
-        record.waiting.append((spikes, spikes._version if waits else -1))
-        if not waits or spikes.numel() > _LARGE:
-            _count(layer.name, record)
-        self._ran(record, steps)
-
-    def _prepare(self, record: _Record, layer: Layer, spikes: Tensor, leading: int, power: float) -> None:
-        """Say how spikes of the size of these are counted, and what they cost as the mean over the batch."""
-        weight = torch.as_tensor(self._weight(layer, spikes, leading), device=spikes.device)
-        mean = self.p * max(1, spikes.shape[leading - 1])
-        before = tuple(range(leading))
-        dtype = torch.float64 if spikes.dtype == torch.float64 else torch.float32
-
-        def count(found: list[Tensor]) -> Tensor:
-            if torch.compiler.is_compiling() or _transformed(*found):
-                return functools.reduce(torch.add, ((s**power).sum(dim=before, dtype=dtype) for s in found))
-            return _Counted.apply(power, leading, layer.binary, *found)
-
-        def weigh(counts: Tensor) -> Tensor:
-            return ((counts * weight).sum(dtype=torch.float64) / mean).to(dtype)
-
-        record.shape, record.count, record.weigh = spikes.shape, count, weigh
-
-    def _ran(self, record: _Record, steps: int) -> None:
-        """Note that a layer has run."""
+        part = record.parts.get((leading, spikes.shape))
+        if part is None:
+            weight = torch.as_tensor(self._weight(layer, spikes, leading), device=spikes.device)
+            kind = _Kind(weight, leading, power, layer.binary)
+            part = record.parts[leading, spikes.shape] = _Part(layer.name, kind, spikes)
+        record.part = part
+        return part
 
     def __getstate__(self) -> Any:
         raise TypeError(
@@ -300,67 +327,116 @@ class SpikingActivityLoss(BalancedSpikePenalty):
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
 
-    def _ran(self, record: _Record, steps: int) -> None:
+    def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
+        """Add the spikes of `layer` to its record, and its steps."""
+        super().see(layer, spikes, leading, steps, power)
+        record = self._records[torch.is_grad_enabled()][layer.name]
         record.steps = record.steps + torch.tensor(steps)  # no number, which would be one in compiled graphs
 
-    def _layer_total(self, record: _Record) -> Tensor:
-        return super()._layer_total(record) / record.steps
+    def _per(self, record: _Record) -> Tensor | int:
+        return record.steps
 
 
-def _count(name: str, record: _Record) -> None:
-    """Count what waits: all steps of a loop together, for each would take its time."""
-    if not record.waiting:
-        return
-    for spikes, version in record.waiting:
-        if version >= 0 and spikes._version != version:
-            raise RuntimeError(
-                f"layer {name!r}: its spikes were written to before the penalty was taken; use an operation "
-                "that returns a new tensor (inplace=False)"
-            )
-    found = record.count([spikes for spikes, _ in record.waiting])
-    record.counts = found if record.counts is None else record.counts + found
-    record.waiting = []
+def _accurate(spikes: Tensor) -> torch.dtype:
+    return torch.float64 if spikes.dtype == torch.float64 else torch.float32
 
 
-def _weigh(name: str, record: _Record) -> None:
-    """Add what has been counted, or waits, to the total."""
-    _count(name, record)
-    if record.counts is None:
-        return
-    found = record.weigh(record.counts)
-    record.total = found if record.total is None else record.total + found
-    record.counts = None
+def _total(parts: list[tuple[_Part, Any]]) -> Tensor:
+    """Return what all spikes cost, those of each part divided by the number beside it."""
+    costs: list[Tensor] = []
+    kinds: list[tuple[_Kind, Any, int]] = []
+    waiting: list[Tensor] = []
+    exact = any(part.dtype == torch.float64 for part, _ in parts)
+    dtype = torch.float64 if exact else torch.float32
+    for part, number in parts:
+        if part.counts is not None:
+            costs.append(((part.counts * part.kind.weight).sum(dtype=torch.float64) / number).to(dtype))
+        if found := part.taken():
+            kinds.append((part.kind, number, len(found)))
+            waiting += found
+    if waiting:
+        costs.append(_Cost.apply(kinds, dtype, *waiting))
+    return functools.reduce(torch.add, costs)
 
 
 class _Counted(torch.autograd.Function):
-    """How often each neuron has spiked in tensors of one size: the sum of ``s ** p`` over steps and batch.
-
-    Reads them once where `p` is 1 or they are `binary`; the gradient takes no memory where `p` is 1.
-    """
+    """How often each neuron has spiked: the sum of ``s ** p`` over batch and steps."""
 
     @staticmethod
-    def forward(ctx: Any, p: float, leading: int, binary: bool, *found: Tensor) -> Tensor:
-        first = found[0]
-        dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
-        before, neurons = tuple(range(leading)), range(leading, first.dim())
-        # neurons in the order that they have in memory (channels last), so that all is read in one sweep
-        order = sorted(neurons, key=first.stride, reverse=True)
-        in_order = order == [*neurons]
-        counts: Any = None
-        for s in found:
-            powers = s if p == 1 or binary else s**p
-            count = (powers if in_order else powers.permute(*before, *order)).sum(dim=before, dtype=dtype)
-            counts = count if counts is None else counts.add_(count)
-        ctx.p, ctx.linear = p, binary or p == 2
-        ctx.like = first.shape, first.dtype, len(found)
-        ctx.save_for_backward(*(found if p != 1 else ()))
-        return counts if in_order else counts.permute([order.index(d) for d in neurons])
+    def forward(ctx: Any, kind: _Kind, s: Tensor) -> Tensor:
+        ctx.kind, ctx.like = kind, _Like(s, kind)
+        ctx.save_for_backward(*([s] if kind.power != 1 else []))
+        return _count(kind, ctx.like, [s])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        shape, dtype, number = ctx.like
-        slope = (grad if ctx.p == 1 else ctx.p * grad).to(dtype)
-        if ctx.p == 1:
-            return None, None, None, *([slope.expand(shape)] * number)
-        found = ctx.saved_tensors
-        return None, None, None, *((s if ctx.linear else s ** (ctx.p - 1)) * slope for s in found)
+        slope = grad if ctx.kind.power == 1 else ctx.kind.power * grad
+        return None, *_pushed(ctx.kind, ctx.like, slope, ctx.saved_tensors or [None])
+
+
+class _Cost(torch.autograd.Function):
+    """What spikes of several kinds cost, so many of each, those of each kind divided by a number.
+
+    One function for all, and not one for each step of a loop, which would take longer than the arithmetic.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, kinds: list[tuple[_Kind, Any, int]], dtype: torch.dtype, *waiting: Tensor
+    ) -> Tensor:
+        costs: list[Tensor] = []
+        saved: list[Tensor] = []
+        ctx.kinds, rest = [], iter(waiting)
+        for kind, number, length in kinds:
+            found = list(itertools.islice(rest, length))
+            like = _Like(found[0], kind)
+            costs.append((_count(kind, like, found) * kind.weight).sum(dtype=torch.float64) / number)
+            ctx.kinds.append((kind, kind.power / number, length, like))
+            saved += found if kind.power != 1 else []
+        ctx.save_for_backward(*saved)
+        return functools.reduce(torch.add, costs).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grads: list[Tensor] = []
+        rest = iter(ctx.saved_tensors)
+        for kind, factor, length, like in ctx.kinds:
+            found = [None] * length if kind.power == 1 else [*itertools.islice(rest, length)]
+            grads += _pushed(kind, like, kind.weight * (grad * factor), found)
+        return None, None, *grads
+
+
+class _Like:
+    """What is to be known of spikes once they are counted."""
+
+    def __init__(self, s: Tensor, kind: _Kind) -> None:
+        self.shape, self.dtype = s.shape, s.dtype
+        neurons = [*range(kind.leading, s.dim())]
+        order = sorted(neurons, key=s.stride, reverse=True)
+        self.order = [] if order == neurons else order
+        """The dimensions of neurons as they lie in memory (channels last), if that is another order."""
+
+
+def _count(kind: _Kind, like: _Like, found: list[Tensor]) -> Tensor:
+    """Return the sum of ``s ** p`` over tensors of one size, for each neuron."""
+    before, order = tuple(range(kind.leading)), like.order
+    counts: Any = None
+    for s in found:
+        powers = s if kind.power == 1 or kind.binary else s**kind.power
+        powers = powers.permute(*before, *order) if order else powers  # so that memory is read in one sweep
+        count = powers.sum(dim=before, dtype=_accurate(s))
+        counts = count if counts is None else counts.add_(count)
+    return counts.permute([order.index(d) for d in sorted(order)]) if order else counts
+
+
+def _pushed(kind: _Kind, like: _Like, slope: Tensor, found: Sequence[Any]) -> list[Tensor]:
+    """Return the gradients of spikes; they take no memory where `p` is 1."""
+    slope = slope.to(like.dtype)
+    if like.order and slope.dim():  # as they lie in memory
+        order = [d - kind.leading for d in like.order]
+        slope = slope.permute(order).contiguous().permute([order.index(d) for d in range(len(order))])
+    if kind.power == 1:
+        return [slope.expand(like.shape)] * len(found)
+    if kind.binary or kind.power == 2:
+        return [s * slope for s in found]
+    return [s ** (kind.power - 1) * slope for s in found]

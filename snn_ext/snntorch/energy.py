@@ -40,15 +40,18 @@ class _Layer(Layer):
         self.graded = isinstance(module, VSN)
         native = getattr(module.spike_grad, "__module__", "") == "snntorch.surrogate"  # all of them are steps
         self.binary = native and not module.surrogate_disable
+        self._leading = 2 if isinstance(module, _SEQUENCES) else 1
         self._last: Any = None
         self._factor: tuple[Any, int, bool] = None, 0, False
 
     @property
     def leading(self) -> int:
-        return 2 if isinstance(self.module, _SEQUENCES) else 1
+        return self._leading
 
     def spikes(self, y: Tensor) -> Tensor:
-        factor = getattr(self.module, "graded_spikes_factor", 1)
+        factor = self.module._buffers.get("graded_spikes_factor")
+        if factor is None:
+            factor = getattr(self.module, "graded_spikes_factor", 1)
         if not isinstance(factor, Tensor) or self._is_one(factor):
             return y
         factor = torch.as_tensor(factor, device=y.device)
@@ -56,11 +59,13 @@ class _Layer(Layer):
 
     def _is_one(self, factor: Tensor) -> bool:
         """Whether that is a constant 1: looked up when it has changed alone, for a look takes its time."""
-        if torch.compiler.is_compiling() or factor.requires_grad or factor.is_inference():
-            return _number(factor) == 1
+        if torch.compiler.is_compiling() or factor.requires_grad:
+            return False
         known, version, one = self._factor
-        if known is not factor or version != factor._version:
-            one = _number(factor) == 1
+        if known is factor and factor._version == version:
+            return one
+        one = _number(factor) == 1
+        if not factor.is_inference():  # that has no versions
             self._factor = factor, factor._version, one
         return one
 
@@ -84,8 +89,7 @@ class _Layer(Layer):
         self._last = None if mem is None or mem.requires_grad else weakref.ref(mem)
 
     def _mem(self) -> Tensor | None:
-        mem = getattr(self.module, "mem", None)
-        return mem if isinstance(mem, Tensor) else None
+        return self.module._buffers.get("mem")
 
 
 def describe(name: str, module: nn.Module) -> Layer | None:
