@@ -546,11 +546,14 @@ def _surrogate(
     return surrogate
 
 
-def _transformed(*tensors: Tensor | None) -> bool:
-    """Whether ``torch.func`` or forward-mode differentiation is at work, which no operator supports."""
+def _transformed(*tensors: Tensor | None, compiled: bool = False) -> bool:
+    """Whether ``torch.func`` or forward-mode differentiation is at work, which no operator supports.
+
+    Or ``torch.compile``, where that is asked.
+    """
     if torch.compiler.is_compiling():
-        return forward_ad._current_level >= 0
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return compiled or forward_ad._current_level >= 0
+    if torch._C._are_functorch_transforms_active():
         return True
     return forward_ad._current_level >= 0 and any(
         tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors

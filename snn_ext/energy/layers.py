@@ -148,7 +148,9 @@ class Tap:
 
     def before(self, module: nn.Module, inputs: Any) -> None:
         """Begin, as a hook."""
-        self.begin()
+        watcher = self._watcher()
+        if _may(watcher):
+            watcher.begin(self.layer)
 
     def after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """See, as a hook."""

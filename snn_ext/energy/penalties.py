@@ -137,8 +137,8 @@ class Penalty:
             Gradients are enabled and the network is in training mode, but it ran without.
         """
         for layer in self._layers:
-            for with_gradients in self._records:
-                self._drop_old(layer, with_gradients)
+            for records in self._records.values():
+                self._drop_old(records, layer)
         grad = torch.is_grad_enabled()
         ran = grad if self._records[grad] else not grad
         found = self._records[ran]
@@ -179,24 +179,26 @@ class Penalty:
 
     def begin(self, layer: Layer) -> None:
         """Forget what `layer` did before it was reset, as it runs again, with gradients or without."""
-        self._drop_old(layer, torch.is_grad_enabled())
+        records = self._records[torch.is_grad_enabled()]
+        if layer.name in records:
+            self._drop_old(records, layer)
 
-    def _drop_old(self, layer: Layer, with_gradients: bool) -> None:
-        records = self._records[with_gradients]
+    def _drop_old(self, records: dict[str, _Record], layer: Layer) -> None:
         if layer.name in records and layer.fresh():
             del records[layer.name]
             self._taken = False
 
     def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
         """Add the spikes of `layer` to its record."""
-        records = self._records[torch.is_grad_enabled()]
+        grad = torch.is_grad_enabled()
+        records = self._records[grad]
         record = records.get(layer.name)
         if record is None:
             record = records[layer.name] = _Record()
         part = record.part
         if part is None or part.shape != spikes.shape or part.kind.leading != leading:
             part = self._part(record, layer, spikes, leading, power)
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling() or _transformed(spikes):
+        if not grad or _transformed(spikes, compiled=True):
             powers = spikes**power if power != 1 else spikes
             part.add(powers.sum(dim=tuple(range(leading)), dtype=_accurate(spikes)))
             return

@@ -42,7 +42,8 @@ class _Layer(Layer):
         self.binary = native and not module.surrogate_disable
         self._leading = 2 if isinstance(module, _SEQUENCES) else 1
         self._last: Any = None
-        self._factor: tuple[Any, int, bool] = None, 0, False
+        self._one: tuple[Any, int] = self, 0
+        """A constant factor that was 1 in this version: a look at a value takes its time."""
 
     @property
     def leading(self) -> int:
@@ -50,24 +51,19 @@ class _Layer(Layer):
 
     def spikes(self, y: Tensor) -> Tensor:
         factor = self.module._buffers.get("graded_spikes_factor")
+        one, version = self._one
+        if factor is one and factor._version == version and not factor.requires_grad:
+            return y
         if factor is None:
             factor = getattr(self.module, "graded_spikes_factor", 1)
-        if not isinstance(factor, Tensor) or self._is_one(factor):
+        if not isinstance(factor, Tensor):
+            return y
+        if _number(factor) == 1:
+            if not factor.is_inference():  # that has no versions
+                self._one = factor, factor._version
             return y
         factor = torch.as_tensor(factor, device=y.device)
         return torch.where(factor != 0, y / torch.where(factor != 0, factor, 1), 0)
-
-    def _is_one(self, factor: Tensor) -> bool:
-        """Whether that is a constant 1: looked up when it has changed alone, for a look takes its time."""
-        if torch.compiler.is_compiling() or factor.requires_grad:
-            return False
-        known, version, one = self._factor
-        if known is factor and factor._version == version:
-            return one
-        one = _number(factor) == 1
-        if not factor.is_inference():  # that has no versions
-            self._factor = factor, factor._version, one
-        return one
 
     def refuse(self) -> str:
         if hasattr(self.module, "recurrent"):  # one to one: weights in a module of snnTorch's own
@@ -75,7 +71,7 @@ class _Layer(Layer):
         return super().refuse()
 
     def fresh(self) -> bool:
-        mem = self._mem()
+        mem = self.module._buffers.get("mem")
         # what a reset leaves has no gradient
         return mem is not None and not mem.requires_grad and self._zeroed(mem)
 
@@ -85,11 +81,8 @@ class _Layer(Layer):
         return last is not mem and not bool(mem.any())
 
     def ran(self) -> None:
-        mem = self._mem()
+        mem = self.module._buffers.get("mem")
         self._last = None if mem is None or mem.requires_grad else weakref.ref(mem)
-
-    def _mem(self) -> Tensor | None:
-        return self.module._buffers.get("mem")
 
 
 def describe(name: str, module: nn.Module) -> Layer | None:
