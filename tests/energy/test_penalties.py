@@ -19,6 +19,7 @@ from snn_ext.energy import (
     SynapticPenalty,
     TotalSpikePenalty,
     fan_out,
+    penalties,
 )
 from snn_ext.surrogate import Sigmoid
 
@@ -50,6 +51,14 @@ def caught(face, net, x_seq):
 @pytest.fixture
 def x_seq():
     return 2 * torch.rand(STEPS, BATCH, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(params=["at the loss", "at their step"])
+def counted(request, monkeypatch):
+    """When spikes are counted, which goes by their number."""
+    if request.param == "at their step":
+        monkeypatch.setattr(penalties, "_LARGE", 1)
+    return request.param
 
 
 class TestValue:
@@ -137,6 +146,33 @@ class TestValue:
         spikes = neuron(x_seq[0])
         assert penalty().item() == pytest.approx(float((spikes != 0).sum()) / BATCH)
 
+    def test_a_constant_factor_of_snntorch_that_changes(self, x_seq):
+        snn = pytest.importorskip("snntorch")
+        neuron = snn.Leaky(0.5, 0.5, init_hidden=True)
+        penalty = TotalSpikePenalty(neuron)
+        for factor in (1.0, 1.0, 0.25, 3.0, 1.0):
+            neuron.graded_spikes_factor.fill_(factor)
+            found = [neuron(x) for x in x_seq[:2]]
+            spikes = sum(int((y != 0).sum()) for y in found)
+            assert max(float(y.max()) for y in found) == factor
+            assert penalty().item() == pytest.approx(spikes / BATCH)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("p", [1, 2, 3])
+    def test_against_the_formula(self, face, x_seq, counted, p, dtype):
+        native = dtype == torch.float32  # snnTorch's own know no other
+        net = network(face, maker(face, "lif" if native else "mpr")).to(dtype)
+        x_seq = x_seq.to(dtype)
+        penalty, weights = SynapticPenalty(net, x_seq[0], p=p), fan_out(net, x_seq[0])
+        seen = caught(face, net, x_seq)
+        total = sum((weights[name] * y**p).sum(dtype=torch.float64) for name, y in seen.items()) / (p * BATCH)
+        expected = torch.autograd.grad(total, net[0].weight, retain_graph=True)[0]
+        found = penalty()
+        assert found.dtype == dtype
+        assert found.item() == pytest.approx(total.item(), rel=1e-6)
+        torch.testing.assert_close(torch.autograd.grad(found, net[0].weight)[0], expected)
+        assert expected.any()
+
 
 def smooth(face, kind):
     """Return a neuron of ours whose step is smooth, in float64."""
@@ -152,7 +188,7 @@ def smooth(face, kind):
 class TestGradient:
     @pytest.mark.parametrize("kind", ["lifb", "vsn"])
     @pytest.mark.parametrize("p", [1, 2, 3])
-    def test_against_finite_differences_through_a_smooth_step(self, face, kind, p):
+    def test_against_finite_differences_through_a_smooth_step(self, face, counted, kind, p):
         neuron = smooth(face, kind)
         if face.name == "spikingjelly":
             face.functional.set_step_mode(neuron, "s")
@@ -274,18 +310,21 @@ class TestLife:
         gc.collect()
         run(face, net, x_seq)
 
-    def test_a_compiled_network_is_watched_alike(self, face):
-        net = nn.Sequential(nn.Linear(4, 8), face.lifb(), nn.Linear(8, 2))
-        penalty = SynapticPenalty(net, torch.rand(3, 4))
+    @pytest.mark.parametrize("kind", ["lif", "lifb"])
+    @pytest.mark.parametrize("p", [1, 2])
+    def test_a_compiled_network_is_watched_alike(self, face, kind, p):
+        net = nn.Sequential(nn.Linear(4, 8), getattr(face, kind)(), nn.Linear(8, 2))
+        penalty = SynapticPenalty(net, torch.rand(3, 4), p=p)
         found = []
-        for run in (net, torch.compile(net, backend="aot_eager")):
+        for run in (net, net, torch.compile(net, backend="aot_eager")):
             reset(face, net)
             run(20 * torch.rand(3, 4, generator=torch.Generator().manual_seed(0)))
             omega = penalty()
             (grad,) = torch.autograd.grad(omega, net[0].weight)
             found.append((omega.item(), grad))
-        assert found[0][0] == found[1][0] > 0
-        assert torch.allclose(found[0][1], found[1][1])
+        for value, grad in found[1:]:
+            assert value == found[0][0] > 0
+            assert torch.allclose(grad, found[0][1])
 
     @pytest.mark.parametrize("kind", ["lif", "lifb", "vsn", "mpr"])
     def test_penalties_of_different_exponents_on_one_network(self, face, x_seq, kind):
@@ -334,7 +373,7 @@ class TestLife:
 
     @pytest.mark.parametrize("p", [1, 2, 3])
     @pytest.mark.parametrize("make", ["native", "ours"])
-    def test_parts_of_a_sequence_of_different_lengths(self, x_seq, make, p):
+    def test_parts_of_a_sequence_of_different_lengths(self, x_seq, counted, make, p):
         neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
         from spikingjelly.activation_based import functional
 
@@ -362,6 +401,25 @@ class TestLife:
         (y[0] if isinstance(y, tuple) else y).mul_(2)
         with pytest.raises(RuntimeError, match="spikes were written to"):
             penalty()
+
+    @pytest.mark.parametrize("p", [1, 2])
+    def test_spikes_that_are_written_to_after_they_were_counted(self, face, x_seq, monkeypatch, p):
+        monkeypatch.setattr(penalties, "_LARGE", 1)
+        neuron = face.lif()
+        penalty = TotalSpikePenalty(neuron, p=p)
+        x = x_seq[0].requires_grad_()
+        y = neuron(x)
+        y = y[0] if isinstance(y, tuple) else y
+        spikes = float(y.sum())
+        y.mul_(2)
+        omega = penalty()
+        assert omega.item() == pytest.approx(spikes / (p * BATCH))
+        if p == 1:
+            omega.backward()
+            assert x.grad.any()
+        else:
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                omega.backward()
 
     def test_a_layer_that_runs_in_validation_only(self, face, x_seq):
         class Branched(nn.Module):
@@ -407,7 +465,7 @@ class TestLife:
 
     @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
     @pytest.mark.parametrize("kind", ["vsn", "lifb", "mpr"])
-    def test_one_that_is_not_in_the_loss(self, face, x_seq, kind, layout):
+    def test_one_that_is_not_in_the_loss(self, face, x_seq, counted, kind, layout):
         from torch.utils.flop_counter import FlopCounterMode
 
         net = network(face, maker(face, kind))
@@ -425,13 +483,14 @@ class TestLife:
 
     @pytest.mark.parametrize("kind", ["lif", "lifb", "vsn"])
     @pytest.mark.parametrize("p", [1, 2])
-    def test_channels_last_and_half_precision(self, face, x_seq, kind, p):
+    @pytest.mark.parametrize("make", [SynapticPenalty, TotalSpikePenalty])
+    def test_channels_last_and_half_precision(self, face, x_seq, counted, make, kind, p):
         found = []
         for channels_last, half in ((False, False), (True, False), (True, True)):
             net = network(face, getattr(face, kind))
             if channels_last:
                 net = net.to(memory_format=torch.channels_last)
-            penalty = SynapticPenalty(net, x_seq[0], p=p)
+            penalty = make(net, x_seq[0], p=p)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 run(face, net, x_seq)
             omega = penalty()
