@@ -204,7 +204,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         kept=arguments.device == "cpu" and keep_freed(),
     )
     if arguments.quick:
-        print("next: snn-ext bench (all sizes, some five minutes), or snn-ext info")
+        print("next: snn-ext bench (all sizes, some eight minutes), or snn-ext info")
     else:
         print("next: snn-ext demo (what the neurons learn), or snn-ext info")
     return 0
