@@ -148,9 +148,7 @@ class Tap:
 
     def before(self, module: nn.Module, inputs: Any) -> None:
         """Begin, as a hook."""
-        watcher = self._watcher()
-        if _may(watcher):
-            watcher.begin(self.layer)
+        self.begin()
 
     def after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """See, as a hook."""

@@ -129,7 +129,7 @@ class Penalty:
         ------
         RuntimeError
             Nothing has run since the last call, or since the network was reset; or what a layer emitted has
-            been written to meanwhile.
+            been written to before it was counted.
 
         Warns
         -----

@@ -82,7 +82,7 @@ class _Layer(Layer):
 
     def ran(self) -> None:
         mem = self.module._buffers.get("mem")
-        self._last = None if mem is None or mem.requires_grad else weakref.ref(mem)
+        self._last = None if mem is None else weakref.ref(mem)
 
 
 def describe(name: str, module: nn.Module) -> Layer | None:

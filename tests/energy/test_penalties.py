@@ -157,6 +157,18 @@ class TestValue:
             assert max(float(y.max()) for y in found) == factor
             assert penalty().item() == pytest.approx(spikes / BATCH)
 
+    def test_potentials_of_zero_that_are_detached_are_no_reset(self):
+        snn = pytest.importorskip("snntorch")
+        neuron = snn.Leaky(0.5, 0.5, init_hidden=True)
+        penalty = TotalSpikePenalty(neuron)
+        x = torch.rand(BATCH, 4).requires_grad_()
+        spikes = neuron(2 * x)
+        neuron.mem.data.zero_()
+        type(neuron).detach_hidden()
+        assert not neuron.mem.requires_grad
+        assert penalty().item() == pytest.approx(float(spikes.sum()) / BATCH)
+        assert spikes.any()
+
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     @pytest.mark.parametrize("p", [1, 2, 3])
     def test_against_the_formula(self, face, x_seq, counted, p, dtype):
