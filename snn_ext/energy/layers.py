@@ -31,14 +31,11 @@ class Layer:
     """Whether its spikes carry a value, by which the receiving synapse multiplies."""
     binary = False
     """Whether its spikes are 0 or 1, so that a power changes their gradients alone."""
+    leading: int
+    """The dimensions before those of the neurons in what ``forward`` emits: batch, or steps and batch."""
 
     def __init__(self, name: str, module: Any) -> None:
         self.name, self.module = name, module
-
-    @property
-    def leading(self) -> int:
-        """The dimensions before those of the neurons in what ``forward`` emits: batch, or steps and batch."""
-        raise NotImplementedError
 
     def spikes(self, y: Tensor) -> Tensor:
         """Return the number of spikes that a native layer has transmitted with `y`."""
@@ -148,12 +145,14 @@ class Tap:
 
     def before(self, module: nn.Module, inputs: Any) -> None:
         """Begin, as a hook."""
-        self.begin()
+        watcher = self._watcher()
+        if watcher is not None and (not _alone or _may(watcher)):
+            watcher.begin(self.layer)
 
     def after(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """See, as a hook."""
         layer, watcher = self.layer, self._watcher()
-        if _may(watcher):
+        if watcher is not None and (not _alone or _may(watcher)):
             y, leading = output[0] if isinstance(output, tuple) else output, layer.leading
             watcher.see(layer, layer.spikes(y), leading, len(y) if leading == 2 else 1, self.power)
             layer.ran()

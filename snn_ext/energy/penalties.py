@@ -27,7 +27,6 @@ Source: Suetake et al., arXiv:2302.01500; counting graded spikes and bursts is i
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import warnings
 from collections.abc import Sequence
@@ -35,8 +34,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-from ..functional import _transformed
 from . import layers
 from .layers import Layer
 from .synapses import fan_out
@@ -44,15 +43,22 @@ from .synapses import fan_out
 __all__ = ["BalancedSpikePenalty", "SpikingActivityLoss", "SynapticPenalty", "TotalSpikePenalty"]
 
 
+# asked at each step of a loop, when little of Python is in the cache
+_with_gradients = torch.is_grad_enabled
+_compiling = torch.compiler.is_compiling
+_functorch = torch._C._are_functorch_transforms_active
+
 _LARGE = 1 << 17
 """Spikes from this number on are counted at once, while they are at hand; fewer, as in a loop, wait."""
 
 
 class _Kind(NamedTuple):
-    """How spikes of one size are counted, and what they cost."""
+    """How the spikes of a layer are counted that have one size, and what they cost."""
 
+    name: str
     weight: Tensor
     leading: int
+    shape: torch.Size
     power: float
     binary: bool
 
@@ -60,22 +66,23 @@ class _Kind(NamedTuple):
 class _Part:
     """What a layer has sent since the last loss, in tensors of one size."""
 
-    def __init__(self, name: str, kind: _Kind, spikes: Tensor) -> None:
-        self.name, self.kind, self.shape = name, kind, spikes.shape
-        self.large, self.dtype = spikes.numel() >= _LARGE, _accurate(spikes)
+    def __init__(self, kind: _Kind, dtype: torch.dtype) -> None:
+        self.kind, self.leading, self.shape, self.dtype = kind, kind.leading, kind.shape, dtype
+        self.large = self.shape.numel() >= _LARGE
         self.counts: Tensor | None = None
         self.waiting: list[tuple[Tensor, int]] = []
         """Spikes that are still to be counted, and the versions that their memory had."""
 
     def taken(self) -> list[Tensor]:
         """Return the spikes that wait, and keep them no longer."""
+        found = []
         for spikes, version in self.waiting:
             if version != spikes._version:
                 raise RuntimeError(
-                    f"layer {self.name!r}: its spikes were written to before the penalty was taken; use an "
-                    "operation that returns a new tensor (inplace=False)"
+                    f"layer {self.kind.name!r}: its spikes were written to before the penalty was taken; use "
+                    "an operation that returns a new tensor (inplace=False)"
                 )
-        found = [spikes for spikes, _ in self.waiting]
+            found.append(spikes)
         self.waiting = []
         return found
 
@@ -104,6 +111,8 @@ class Penalty:
         self.p = p
         self._records: dict[bool, dict[str, _Record]] = {True: {}, False: {}}
         """What ran with gradients, and what ran without, by layer."""
+        self._kinds: dict[str, _Kind] = {}
+        """That of each layer's last spikes."""
         self._taken = False
         self._layers = [layer for layer in layers.spiking(net) if self._matters(layer)]
         self._ends = [layers.watch(layer, self, p) for layer in self._layers]
@@ -136,9 +145,10 @@ class Penalty:
         UserWarning
             Gradients are enabled and the network is in training mode, but it ran without.
         """
-        for layer in self._layers:
-            for records in self._records.values():
-                self._drop_old(records, layer)
+        for records in self._records.values():
+            for layer in self._layers if records else ():
+                if layer.name in records and layer.fresh():
+                    self._drop(records, layer)
         grad = torch.is_grad_enabled()
         ran = grad if self._records[grad] else not grad
         found = self._records[ran]
@@ -179,30 +189,28 @@ class Penalty:
 
     def begin(self, layer: Layer) -> None:
         """Forget what `layer` did before it was reset, as it runs again, with gradients or without."""
-        records = self._records[torch.is_grad_enabled()]
-        if layer.name in records:
-            self._drop_old(records, layer)
-
-    def _drop_old(self, records: dict[str, _Record], layer: Layer) -> None:
+        records = self._records[_with_gradients()]
         if layer.name in records and layer.fresh():
-            del records[layer.name]
-            self._taken = False
+            self._drop(records, layer)
+
+    def _drop(self, records: dict[str, _Record], layer: Layer) -> None:
+        del records[layer.name]
+        self._taken = False
 
     def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
         """Add the spikes of `layer` to its record."""
-        grad = torch.is_grad_enabled()
+        grad = _with_gradients()
         records = self._records[grad]
         record = records.get(layer.name)
         if record is None:
             record = records[layer.name] = _Record()
         part = record.part
-        if part is None or part.shape != spikes.shape or part.kind.leading != leading:
+        if part is None or part.shape != spikes.shape or part.leading != leading:
             part = self._part(record, layer, spikes, leading, power)
-        if not grad or _transformed(spikes, compiled=True):
+        if not grad or _compiling() or _functorch() or forward_ad._current_level >= 0:
             powers = spikes**power if power != 1 else spikes
             part.add(powers.sum(dim=tuple(range(leading)), dtype=_accurate(spikes)))
-            return
-        if part.large:
+        elif part.large:
             part.add(_Counted.apply(part.kind, spikes))
         else:
             part.waiting.append((spikes, spikes._version))
@@ -214,11 +222,14 @@ class Penalty:
                 f"layer {layer.name!r} ran on input without a batch, of which the penalty takes the mean; "
                 "give it a dimension for that, x.unsqueeze(0)"
             )
-        part = record.parts.get((leading, spikes.shape))
+        shape = spikes.shape
+        part = record.parts.get((leading, shape))
         if part is None:
-            weight = torch.as_tensor(self._weight(layer, spikes, leading), device=spikes.device)
-            kind = _Kind(weight, leading, power, layer.binary)
-            part = record.parts[leading, spikes.shape] = _Part(layer.name, kind, spikes)
+            kind = self._kinds.get(layer.name)
+            if kind is None or (kind.leading, kind.shape, kind.weight.device) != (leading, shape, spikes.device):
+                weight = torch.as_tensor(self._weight(layer, spikes, leading), device=spikes.device)
+                kind = self._kinds[layer.name] = _Kind(layer.name, weight, leading, shape, power, layer.binary)
+            part = record.parts[leading, shape] = _Part(kind, _accurate(spikes))
         record.part = part
         return part
 
@@ -388,22 +399,24 @@ class _Cost(torch.autograd.Function):
     ) -> Tensor:
         costs: list[Tensor] = []
         saved: list[Tensor] = []
-        ctx.kinds, rest = [], iter(waiting)
+        ctx.kinds, start = [], 0
         for kind, number, length in kinds:
-            found = list(itertools.islice(rest, length))
+            found, start = waiting[start : start + length], start + length
             like = _Like(found[0], kind)
             costs.append((_count(kind, like, found) * kind.weight).sum(dtype=torch.float64) / number)
             ctx.kinds.append((kind, kind.power / number, length, like))
-            saved += found if kind.power != 1 else []
+            saved += found if kind.power != 1 else ()
         ctx.save_for_backward(*saved)
         return functools.reduce(torch.add, costs).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grads: list[Tensor] = []
-        rest = iter(ctx.saved_tensors)
+        saved, start = ctx.saved_tensors, 0
         for kind, factor, length, like in ctx.kinds:
-            found = [None] * length if kind.power == 1 else [*itertools.islice(rest, length)]
+            found: Sequence[Any] = [None] * length
+            if kind.power != 1:
+                found, start = saved[start : start + length], start + length
             grads += _pushed(kind, like, kind.weight * (grad * factor), found)
         return None, None, *grads
 
@@ -413,16 +426,26 @@ class _Like:
 
     def __init__(self, s: Tensor, kind: _Kind) -> None:
         self.shape, self.dtype = s.shape, s.dtype
-        neurons = [*range(kind.leading, s.dim())]
-        order = sorted(neurons, key=s.stride, reverse=True)
-        self.order = [] if order == neurons else order
+        neurons = s.dim() - kind.leading
+        self.flat = neurons == 1 and kind.leading == 1 and s.dtype == _accurate(s)
+        self.order: list[int] = []
+        if neurons > 1:
+            plain = [*range(kind.leading, s.dim())]
+            order = sorted(plain, key=s.stride, reverse=True)
+            self.order = [] if order == plain else order
         """The dimensions of neurons as they lie in memory (channels last), if that is another order."""
 
 
-def _count(kind: _Kind, like: _Like, found: list[Tensor]) -> Tensor:
+def _count(kind: _Kind, like: _Like, found: Sequence[Tensor]) -> Tensor:
     """Return the sum of ``s ** p`` over tensors of one size, for each neuron."""
     before, order = tuple(range(kind.leading)), like.order
     counts: Any = None
+    if kind.binary and like.flat:  # a product with ones is quicker, and as exact where spikes are 0 and 1
+        ones = found[0].new_ones(1, like.shape[0])
+        counts = torch.mm(ones, found[0])
+        for s in found[1:]:
+            counts.addmm_(ones, s)
+        return counts
     for s in found:
         powers = s if kind.power == 1 or kind.binary else s**kind.power
         powers = powers.permute(*before, *order) if order else powers  # so that memory is read in one sweep

@@ -40,14 +40,10 @@ class _Layer(Layer):
         self.graded = isinstance(module, VSN)
         native = getattr(module.spike_grad, "__module__", "") == "snntorch.surrogate"  # all of them are steps
         self.binary = native and not module.surrogate_disable
-        self._leading = 2 if isinstance(module, _SEQUENCES) else 1
+        self.leading = 2 if isinstance(module, _SEQUENCES) else 1
         self._last: Any = None
         self._one: tuple[Any, int] = self, 0
         """A constant factor that was 1 in this version: a look at a value takes its time."""
-
-    @property
-    def leading(self) -> int:
-        return self._leading
 
     def spikes(self, y: Tensor) -> Tensor:
         factor = self.module._buffers.get("graded_spikes_factor")

@@ -53,7 +53,7 @@ class _Layer(Layer):
         self.binary = getattr(getattr(module, "surrogate_function", None), "spiking", False) is True
 
     @property
-    def leading(self) -> int:
+    def leading(self) -> int:  # type: ignore[override]
         return 2 if getattr(self.module, "step_mode", "m") == "m" else 1
 
     def fresh(self) -> bool:
