@@ -45,44 +45,54 @@ __all__ = ["BalancedSpikePenalty", "SpikingActivityLoss", "SynapticPenalty", "To
 
 # asked at each step of a loop, when little of Python is in the cache
 _with_gradients = torch.is_grad_enabled
-_compiling = torch.compiler.is_compiling
+_compiling = torch.compiler.is_dynamo_compiling
 _functorch = torch._C._are_functorch_transforms_active
+
+_EXACT = (torch.float32, torch.float64)
 
 _LARGE = 1 << 17
 """Spikes from this number on are counted at once, while they are at hand; fewer, as in a loop, wait."""
 
 
 class _Kind(NamedTuple):
-    """How the spikes of a layer are counted that have one size, and what they cost."""
+    """Spikes of a layer that have one size, how they are counted, and what they cost."""
 
     name: str
     weight: Tensor
     leading: int
     shape: torch.Size
+    dtype: torch.dtype
     power: float
     binary: bool
+    order: list[int]
+    """The dimensions of neurons as they lie in memory (channels last), if that is another order."""
+
+    @property
+    def flat(self) -> bool:
+        """Whether they are 0 and 1 in a matrix."""
+        return self.binary and len(self.shape) == 2 and self.leading == 1 and self.dtype in _EXACT
 
 
 class _Part:
-    """What a layer has sent since the last loss, in tensors of one size."""
+    """What a layer has sent since the last loss, in tensors of one kind."""
 
-    def __init__(self, kind: _Kind, dtype: torch.dtype) -> None:
-        self.kind, self.leading, self.shape, self.dtype = kind, kind.leading, kind.shape, dtype
+    def __init__(self, kind: _Kind) -> None:
+        self.kind, self.leading, self.shape, self.dtype = kind, kind.leading, kind.shape, kind.dtype
         self.large = self.shape.numel() >= _LARGE
         self.counts: Tensor | None = None
         self.waiting: list[tuple[Tensor, int]] = []
-        """Spikes that are still to be counted, and the versions that their memory had."""
+        """Spikes that are still to be counted, or `_Counted`, and the versions that their memory had."""
 
     def taken(self) -> list[Tensor]:
-        """Return the spikes that wait, and keep them no longer."""
+        """Return what waits, and keep it no longer."""
         found = []
-        for spikes, version in self.waiting:
-            if version != spikes._version:
+        for tensor, version in self.waiting:
+            if version != tensor._version:
                 raise RuntimeError(
                     f"layer {self.kind.name!r}: its spikes were written to before the penalty was taken; use "
                     "an operation that returns a new tensor (inplace=False)"
                 )
-            found.append(spikes)
+            found.append(tensor)
         self.waiting = []
         return found
 
@@ -94,7 +104,7 @@ class _Record:
     """What a layer has been seen to send since the last loss."""
 
     def __init__(self) -> None:
-        self.parts: dict[tuple[int, torch.Size], _Part] = {}
+        self.parts: dict[tuple[int, torch.Size, torch.dtype], _Part] = {}
         self.part: _Part | None = None
         """That of the last run."""
         self.steps: Tensor | int = 0
@@ -111,8 +121,6 @@ class Penalty:
         self.p = p
         self._records: dict[bool, dict[str, _Record]] = {True: {}, False: {}}
         """What ran with gradients, and what ran without, by layer."""
-        self._kinds: dict[str, _Kind] = {}
-        """That of each layer's last spikes."""
         self._taken = False
         self._layers = [layer for layer in layers.spiking(net) if self._matters(layer)]
         self._ends = [layers.watch(layer, self, p) for layer in self._layers]
@@ -120,8 +128,8 @@ class Penalty:
     def _matters(self, layer: Layer) -> bool:
         return True
 
-    def _weight(self, layer: Layer, spikes: Tensor, leading: int) -> float | Tensor:
-        """Return what a spike of each neuron costs."""
+    def _weight(self, layer: Layer, spikes: Tensor, leading: int) -> Tensor:
+        """Return what a spike of each neuron costs, or of any."""
         raise NotImplementedError
 
     def _per(self, record: _Record) -> Tensor | int:
@@ -205,14 +213,19 @@ class Penalty:
         if record is None:
             record = records[layer.name] = _Record()
         part = record.part
-        if part is None or part.shape != spikes.shape or part.leading != leading:
+        if (
+            part is None
+            or spikes.shape != part.shape
+            or spikes.dtype != part.dtype
+            or leading != part.leading
+        ):
             part = self._part(record, layer, spikes, leading, power)
-        if not grad or _compiling() or _functorch() or forward_ad._current_level >= 0:
+        own = type(spikes) is Tensor  # none that stands for another while a graph is made
+        if not grad or _compiling() or not own or _functorch() or forward_ad._current_level >= 0:
             powers = spikes**power if power != 1 else spikes
-            part.add(powers.sum(dim=tuple(range(leading)), dtype=_accurate(spikes)))
-        elif part.large:
-            part.add(_Counted.apply(part.kind, spikes))
+            part.add(powers.sum(dim=tuple(range(leading)), dtype=_accurate(spikes.dtype)))
         else:
+            spikes = _Counted.apply(part.kind, spikes) if part.large else spikes
             part.waiting.append((spikes, spikes._version))
 
     def _part(self, record: _Record, layer: Layer, spikes: Tensor, leading: int, power: float) -> _Part:
@@ -222,16 +235,12 @@ class Penalty:
                 f"layer {layer.name!r} ran on input without a batch, of which the penalty takes the mean; "
                 "give it a dimension for that, x.unsqueeze(0)"
             )
-        shape = spikes.shape
-        part = record.parts.get((leading, shape))
-        if part is None:
-            kind = self._kinds.get(layer.name)
-            if kind is None or (kind.leading, kind.shape, kind.weight.device) != (leading, shape, spikes.device):
-                weight = torch.as_tensor(self._weight(layer, spikes, leading), device=spikes.device)
-                kind = self._kinds[layer.name] = _Kind(layer.name, weight, leading, shape, power, layer.binary)
-            part = record.parts[leading, shape] = _Part(kind, _accurate(spikes))
-        record.part = part
-        return part
+        key = leading, spikes.shape, spikes.dtype
+        if key not in record.parts:
+            weight, order = self._weight(layer, spikes, leading), _order(spikes, leading)
+            record.parts[key] = _Part(_Kind(layer.name, weight, *key, power, layer.binary, order))
+        record.part = record.parts[key]
+        return record.part
 
     def __getstate__(self) -> Any:
         raise TypeError(
@@ -306,8 +315,8 @@ class TotalSpikePenalty(Penalty):
         As in `SynapticPenalty`; `sample_input` is not needed.
     """
 
-    def _weight(self, layer: Layer, spikes: Tensor, leading: int) -> float:
-        return 1.0
+    def _weight(self, layer: Layer, spikes: Tensor, leading: int) -> Tensor:
+        return torch.ones((), device=spikes.device)
 
 
 class BalancedSpikePenalty(Penalty):
@@ -319,8 +328,8 @@ class BalancedSpikePenalty(Penalty):
         As in `SynapticPenalty`; `sample_input` is not needed.
     """
 
-    def _weight(self, layer: Layer, spikes: Tensor, leading: int) -> float:
-        return 1.0 / max(1, spikes.shape[leading:].numel())
+    def _weight(self, layer: Layer, spikes: Tensor, leading: int) -> Tensor:
+        return torch.tensor(1 / max(1, spikes.shape[leading:].numel()), device=spikes.device)
 
 
 class SpikingActivityLoss(BalancedSpikePenalty):
@@ -350,62 +359,81 @@ class SpikingActivityLoss(BalancedSpikePenalty):
         return record.steps
 
 
-def _accurate(spikes: Tensor) -> torch.dtype:
-    return torch.float64 if spikes.dtype == torch.float64 else torch.float32
+def _accurate(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _order(spikes: Tensor, leading: int) -> list[int]:
+    if spikes.dim() < leading + 2:
+        return []
+    neurons = [*range(leading, spikes.dim())]
+    order = sorted(neurons, key=spikes.stride, reverse=True)
+    return [] if order == neurons else order
 
 
 def _total(parts: list[tuple[_Part, Any]]) -> Tensor:
     """Return what all spikes cost, those of each part divided by the number beside it."""
     costs: list[Tensor] = []
-    kinds: list[tuple[_Kind, Any, int]] = []
+    groups: list[_Group] = []
     waiting: list[Tensor] = []
-    exact = any(part.dtype == torch.float64 for part, _ in parts)
-    dtype = torch.float64 if exact else torch.float32
+    dtype = torch.float32
     for part, number in parts:
+        if part.dtype == torch.float64:
+            dtype = torch.float64
         if part.counts is not None:
-            costs.append(((part.counts * part.kind.weight).sum(dtype=torch.float64) / number).to(dtype))
+            costs.append((part.counts * part.kind.weight).sum(dtype=torch.float64) / number)
         if found := part.taken():
-            kinds.append((part.kind, number, len(found)))
+            groups.append(_Group(part.kind, number, len(found), part.large))
             waiting += found
+    costs = [cost.to(dtype) for cost in costs]
     if waiting:
-        costs.append(_Cost.apply(kinds, dtype, *waiting))
+        costs.append(_Cost.apply(groups, dtype, *waiting))
     return functools.reduce(torch.add, costs)
 
 
+class _Group(NamedTuple):
+    """Tensors of one kind, so many: spikes, or what `_Counted` returns for them; their cost is divided."""
+
+    kind: _Kind
+    number: Any
+    length: int
+    counted: bool
+
+
 class _Counted(torch.autograd.Function):
-    """How often each neuron has spiked: the sum of ``s ** p`` over batch and steps."""
+    """How often each neuron has spiked: the sum of ``s ** p`` over batch and steps.
+
+    In the gradient, the factor `p` is left to `_Cost`.
+    """
 
     @staticmethod
     def forward(ctx: Any, kind: _Kind, s: Tensor) -> Tensor:
-        ctx.kind, ctx.like = kind, _Like(s, kind)
+        ctx.kind = kind
         ctx.save_for_backward(*([s] if kind.power != 1 else []))
-        return _count(kind, ctx.like, [s])
+        return _count(kind, [s]).view(kind.shape[kind.leading :])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        slope = grad if ctx.kind.power == 1 else ctx.kind.power * grad
-        return None, *_pushed(ctx.kind, ctx.like, slope, ctx.saved_tensors or [None])
+        return None, *_pushed(ctx.kind, grad, ctx.saved_tensors or [None])
 
 
 class _Cost(torch.autograd.Function):
-    """What spikes of several kinds cost, so many of each, those of each kind divided by a number.
+    """What groups of spikes cost together.
 
     One function for all, and not one for each step of a loop, which would take longer than the arithmetic.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, kinds: list[tuple[_Kind, Any, int]], dtype: torch.dtype, *waiting: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, groups: list[_Group], dtype: torch.dtype, *waiting: Tensor) -> Tensor:
         costs: list[Tensor] = []
         saved: list[Tensor] = []
-        ctx.kinds, start = [], 0
-        for kind, number, length in kinds:
+        ctx.groups, start = groups, 0
+        for kind, number, length, counted in groups:
             found, start = waiting[start : start + length], start + length
-            like = _Like(found[0], kind)
-            costs.append((_count(kind, like, found) * kind.weight).sum(dtype=torch.float64) / number)
-            ctx.kinds.append((kind, kind.power / number, length, like))
-            saved += found if kind.power != 1 else ()
+            counts = functools.reduce(torch.add, found) if counted else _count(kind, found)
+            costs.append((counts * kind.weight).sum(dtype=torch.float64) / number)
+            if kind.power != 1 and not counted:
+                saved += found
         ctx.save_for_backward(*saved)
         return functools.reduce(torch.add, costs).to(dtype)
 
@@ -413,55 +441,44 @@ class _Cost(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grads: list[Tensor] = []
         saved, start = ctx.saved_tensors, 0
-        for kind, factor, length, like in ctx.kinds:
+        for kind, number, length, counted in ctx.groups:
+            slope = kind.weight * (grad * (kind.power / number))
+            if counted:
+                grads += [slope.expand(kind.shape[kind.leading :])] * length
+                continue
             found: Sequence[Any] = [None] * length
             if kind.power != 1:
                 found, start = saved[start : start + length], start + length
-            grads += _pushed(kind, like, kind.weight * (grad * factor), found)
+            grads += _pushed(kind, slope, found)
         return None, None, *grads
 
 
-class _Like:
-    """What is to be known of spikes once they are counted."""
-
-    def __init__(self, s: Tensor, kind: _Kind) -> None:
-        self.shape, self.dtype = s.shape, s.dtype
-        neurons = s.dim() - kind.leading
-        self.flat = neurons == 1 and kind.leading == 1 and s.dtype == _accurate(s)
-        self.order: list[int] = []
-        if neurons > 1:
-            plain = [*range(kind.leading, s.dim())]
-            order = sorted(plain, key=s.stride, reverse=True)
-            self.order = [] if order == plain else order
-        """The dimensions of neurons as they lie in memory (channels last), if that is another order."""
-
-
-def _count(kind: _Kind, like: _Like, found: Sequence[Tensor]) -> Tensor:
-    """Return the sum of ``s ** p`` over tensors of one size, for each neuron."""
-    before, order = tuple(range(kind.leading)), like.order
-    counts: Any = None
-    if kind.binary and like.flat:  # a product with ones is quicker, and as exact where spikes are 0 and 1
-        ones = found[0].new_ones(1, like.shape[0])
-        counts = torch.mm(ones, found[0])
+def _count(kind: _Kind, found: Sequence[Tensor]) -> Tensor:
+    """Return the sum of ``s ** p`` over tensors of a kind, for each neuron."""
+    if kind.flat:  # a product with ones is quicker than a sum, and as exact where spikes are 0 and 1
+        ones = found[0].new_ones(1, len(found[0]))
+        product = torch.mm(ones, found[0])
         for s in found[1:]:
-            counts.addmm_(ones, s)
-        return counts
+            product.addmm_(ones, s)
+        return product
+    before, order = tuple(range(kind.leading)), kind.order
+    counts: Any = None
     for s in found:
         powers = s if kind.power == 1 or kind.binary else s**kind.power
         powers = powers.permute(*before, *order) if order else powers  # so that memory is read in one sweep
-        count = powers.sum(dim=before, dtype=_accurate(s))
+        count = powers.sum(dim=before, dtype=_accurate(kind.dtype))
         counts = count if counts is None else counts.add_(count)
     return counts.permute([order.index(d) for d in sorted(order)]) if order else counts
 
 
-def _pushed(kind: _Kind, like: _Like, slope: Tensor, found: Sequence[Any]) -> list[Tensor]:
-    """Return the gradients of spikes; they take no memory where `p` is 1."""
-    slope = slope.to(like.dtype)
-    if like.order and slope.dim():  # as they lie in memory
-        order = [d - kind.leading for d in like.order]
+def _pushed(kind: _Kind, slope: Tensor, found: Sequence[Any]) -> list[Tensor]:
+    """Return the gradients of spikes of a kind; they take no memory where `p` is 1."""
+    slope = slope.to(kind.dtype)
+    if kind.order and slope.dim():  # as they lie in memory
+        order = [d - kind.leading for d in kind.order]
         slope = slope.permute(order).contiguous().permute([order.index(d) for d in range(len(order))])
     if kind.power == 1:
-        return [slope.expand(like.shape)] * len(found)
+        return [slope.expand(kind.shape)] * len(found)
     if kind.binary or kind.power == 2:
         return [s * slope for s in found]
     return [s ** (kind.power - 1) * slope for s in found]
