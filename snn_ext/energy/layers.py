@@ -45,6 +45,10 @@ class Layer:
         """Whether the layer has been reset since it ran."""
         raise NotImplementedError
 
+    def midway(self) -> bool:
+        """Whether the layer has surely not been reset since it ran: a look that takes less time."""
+        return not self.fresh()
+
     def ran(self) -> None:
         """Note that the layer has just run."""
 
@@ -145,17 +149,20 @@ class Tap:
 
     def before(self, module: nn.Module, inputs: Any) -> None:
         """Begin, as a hook."""
-        watcher = self._watcher()
-        if watcher is not None and (not _alone or _may(watcher)):
-            watcher.begin(self.layer)
+        if self.layer is not None and not self.layer.midway():
+            self.begin()
 
-    def after(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def after(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         """See, as a hook."""
         layer, watcher = self.layer, self._watcher()
         if watcher is not None and (not _alone or _may(watcher)):
             y, leading = output[0] if isinstance(output, tuple) else output, layer.leading
-            watcher.see(layer, layer.spikes(y), leading, len(y) if leading == 2 else 1, self.power)
+            spikes = layer.spikes(y)
+            passed = watcher.see(layer, spikes, leading, len(y) if leading == 2 else 1, self.power)
             layer.ran()
+            if passed is not None and spikes is y:
+                return (passed, *output[1:]) if isinstance(output, tuple) else passed
+        return None
 
     def __reduce__(self) -> Any:
         return Tap, (None,)

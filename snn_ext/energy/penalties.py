@@ -205,8 +205,8 @@ class Penalty:
         del records[layer.name]
         self._taken = False
 
-    def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
-        """Add the spikes of `layer` to its record."""
+    def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> Tensor | None:
+        """Add the spikes of `layer` to its record; return what is to be handed on for them, if new."""
         grad = _with_gradients()
         records = self._records[grad]
         record = records.get(layer.name)
@@ -224,9 +224,13 @@ class Penalty:
         if not grad or _compiling() or not own or _functorch() or forward_ad._current_level >= 0:
             powers = spikes**power if power != 1 else spikes
             part.add(powers.sum(dim=tuple(range(leading)), dtype=_accurate(spikes.dtype)))
+        elif part.large:
+            passed, counts = _Counted.apply(part.kind, spikes)
+            part.waiting.append((counts, counts._version))
+            return passed
         else:
-            spikes = _Counted.apply(part.kind, spikes) if part.large else spikes
             part.waiting.append((spikes, spikes._version))
+        return None
 
     def _part(self, record: _Record, layer: Layer, spikes: Tensor, leading: int, power: float) -> _Part:
         """Return the part of a record for spikes of the size of these."""
@@ -349,11 +353,12 @@ class SpikingActivityLoss(BalancedSpikePenalty):
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
 
-    def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
+    def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> Tensor | None:
         """Add the spikes of `layer` to its record, and its steps."""
-        super().see(layer, spikes, leading, steps, power)
+        passed = super().see(layer, spikes, leading, steps, power)
         record = self._records[torch.is_grad_enabled()][layer.name]
         record.steps = record.steps + torch.tensor(steps)  # no number, which would be one in compiled graphs
+        return passed
 
     def _per(self, record: _Record) -> Tensor | int:
         return record.steps
@@ -401,20 +406,31 @@ class _Group(NamedTuple):
 
 
 class _Counted(torch.autograd.Function):
-    """How often each neuron has spiked: the sum of ``s ** p`` over batch and steps.
+    """The spikes, to be handed on, and how often each neuron has spiked: the sum of ``s ** p``.
 
-    In the gradient, the factor `p` is left to `_Cost`.
+    What both add to the gradient is added at once.  In it, the factor `p` is left to `_Cost`.
     """
 
     @staticmethod
-    def forward(ctx: Any, kind: _Kind, s: Tensor) -> Tensor:
+    def forward(ctx: Any, kind: _Kind, s: Tensor) -> tuple[Tensor, Tensor]:
         ctx.kind = kind
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*([s] if kind.power != 1 else []))
-        return _count(kind, [s]).view(kind.shape[kind.leading :])
+        return s.detach(), _count(kind, [s]).view(kind.shape[kind.leading :])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *_pushed(ctx.kind, grad, ctx.saved_tensors or [None])
+    def backward(ctx: Any, grad: Tensor | None, slope: Tensor | None) -> tuple[Tensor | None, ...]:
+        kind: _Kind = ctx.kind
+        if slope is None:
+            return None, grad
+        found = ctx.saved_tensors or [None]
+        if grad is None:
+            return None, *_pushed(kind, slope, found)
+        slope = _laid(kind, slope)
+        if kind.power == 1:
+            return None, grad + slope
+        s = found[0]
+        return None, torch.addcmul(grad, s if kind.binary else s ** (kind.power - 1), slope)
 
 
 class _Cost(torch.autograd.Function):
@@ -471,12 +487,18 @@ def _count(kind: _Kind, found: Sequence[Tensor]) -> Tensor:
     return counts.permute([order.index(d) for d in sorted(order)]) if order else counts
 
 
+def _laid(kind: _Kind, slope: Tensor) -> Tensor:
+    """Return what a spike of each neuron adds as spikes are: in dtype, and in the order of memory."""
+    slope = slope.to(kind.dtype)
+    if not kind.order or not slope.dim():
+        return slope
+    order = [d - kind.leading for d in kind.order]
+    return slope.permute(order).contiguous().permute([order.index(d) for d in range(len(order))])
+
+
 def _pushed(kind: _Kind, slope: Tensor, found: Sequence[Any]) -> list[Tensor]:
     """Return the gradients of spikes of a kind; they take no memory where `p` is 1."""
-    slope = slope.to(kind.dtype)
-    if kind.order and slope.dim():  # as they lie in memory
-        order = [d - kind.leading for d in kind.order]
-        slope = slope.permute(order).contiguous().permute([order.index(d) for d in range(len(order))])
+    slope = _laid(kind, slope)
     if kind.power == 1:
         return [slope.expand(kind.shape)] * len(found)
     if kind.binary or kind.power == 2:

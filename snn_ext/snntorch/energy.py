@@ -68,8 +68,11 @@ class _Layer(Layer):
 
     def fresh(self) -> bool:
         mem = self.module._buffers.get("mem")
-        # what a reset leaves has no gradient
-        return mem is not None and not mem.requires_grad and self._zeroed(mem)
+        return mem is not None and not self.midway() and self._zeroed(mem)
+
+    def midway(self) -> bool:
+        mem = self.module._buffers.get("mem")
+        return mem is not None and mem.requires_grad  # what a reset leaves has no gradient
 
     @torch.compiler.disable  # looks at values
     def _zeroed(self, mem: Tensor) -> bool:
