@@ -229,6 +229,51 @@ class TestGradient:
         assert (grads[0] > 0).all()
         assert not grads[1].any()
 
+    @pytest.mark.parametrize("how", ["float32", "float64", "channels last", "autocast"])
+    @pytest.mark.parametrize("p", [1, 2, 3])
+    def test_it_adds_to_that_of_the_task(self, face, x_seq, counted, p, how):
+        net = network(face)
+        if how == "float64":
+            if face.name == "snntorch":
+                pytest.skip("its native spikes are float32")
+            net, x_seq = net.double(), x_seq.double()
+        if how == "channels last":
+            net = net.to(memory_format=torch.channels_last)
+        weights = net[0].weight, net[2].weight
+
+        def ran():
+            with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+                return run(face, net, x_seq).float().square().sum()
+
+        alone = torch.autograd.grad(ran(), weights)
+        penalty = SynapticPenalty(net, x_seq[0], p=p)
+        watched = torch.autograd.grad(ran(), weights)
+        penalty.clear()
+        ran()
+        of_penalty = torch.autograd.grad(penalty(), weights)
+        both = torch.autograd.grad(ran() + 0.5 * penalty(), weights)
+        rel = 0.05 if how == "autocast" else 1e-5
+        for a, w, o, b in zip(alone, watched, of_penalty, both, strict=True):
+            assert torch.allclose(w, a, rtol=1e-6)
+            assert o.abs().max() > 0.01 * a.abs().max()  # or the sum would say nothing
+            torch.testing.assert_close(b, a + 0.5 * o, rtol=rel, atol=rel * float(b.abs().max()))
+
+    def test_that_of_two_at_once_and_of_a_hook_before_them(self, face, x_seq, counted):
+        net = network(face)
+        seen = []
+        net[1].register_forward_hook(lambda m, a, y: seen.append(y[0] if isinstance(y, tuple) else y))
+        first, second = SynapticPenalty(net, x_seq[0]), TotalSpikePenalty(net, p=2)
+
+        def grad(*which):
+            seen.clear()
+            y = run(face, net, x_seq)
+            found = torch.stack(seen).sum(), first(), second(), y.square().sum()
+            return torch.autograd.grad(sum(found[i] for i in which), net[0].weight)[0]
+
+        together, each = grad(0, 1, 2, 3), [grad(i) for i in range(4)]
+        torch.testing.assert_close(together, sum(each), rtol=1e-5, atol=1e-5 * float(together.abs().max()))
+        assert all(one.any() for one in each)
+
     def test_training_with_it_saves_operations(self, face, x_seq):
         net = network(face)
         penalty = SynapticPenalty(net, x_seq[0])
