@@ -197,7 +197,7 @@ def _penalties(
     frameworks: list[str], plan: Plan, device: torch.device, tick: Any
 ) -> Iterator[dict[str, Any]]:
     what = "network with penalties"
-    plan = dataclasses.replace(plan, seconds=16 * plan.seconds)  # a few hundredths are to be told apart
+    plan = dataclasses.replace(plan, seconds=16 * plan.seconds)  # hundredths are to be told apart
     for found, times in _trained(frameworks, plan, device, tick, what, networks.penalised_steps):
         found["cases"] = [
             {
