@@ -36,8 +36,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from ..ops import dispatch, native
-from ..ops.operators import plain
 from . import layers
 from .layers import Layer
 from .synapses import fan_out
@@ -49,6 +47,8 @@ __all__ = ["BalancedSpikePenalty", "SpikingActivityLoss", "SynapticPenalty", "To
 _with_gradients = torch.is_grad_enabled
 _compiling = torch.compiler.is_dynamo_compiling
 _functorch = torch._C._are_functorch_transforms_active
+
+_EXACT = (torch.float32, torch.float64)
 
 _LARGE = 1 << 17
 """Spikes from this number on are counted at once, while they are at hand; fewer, as in a loop, wait."""
@@ -68,9 +68,9 @@ class _Kind(NamedTuple):
     """The dimensions of neurons as they lie in memory (channels last), if that is another order."""
 
     @property
-    def neurons(self) -> torch.Size:
-        """The size of what they are counted into."""
-        return self.shape[self.leading :]
+    def flat(self) -> bool:
+        """Whether they are 0 and 1 in a matrix."""
+        return self.binary and len(self.shape) == 2 and self.leading == 1 and self.dtype in _EXACT
 
 
 class _Part:
@@ -416,7 +416,7 @@ class _Counted(torch.autograd.Function):
         ctx.kind = kind
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*([s] if kind.power != 1 else []))
-        return s.detach(), _count(kind, [s])
+        return s.detach(), _count(kind, [s]).view(kind.shape[kind.leading :])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, slope: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -443,10 +443,10 @@ class _Cost(torch.autograd.Function):
     def forward(ctx: Any, groups: list[_Group], dtype: torch.dtype, *waiting: Tensor) -> Tensor:
         costs: list[Tensor] = []
         saved: list[Tensor] = []
-        ctx.groups, start, free = groups, 0, _free(waiting)
+        ctx.groups, start = groups, 0
         for kind, number, length, counted in groups:
             found, start = waiting[start : start + length], start + length
-            counts = functools.reduce(torch.add, found) if counted else _count(kind, found, free)
+            counts = functools.reduce(torch.add, found) if counted else _count(kind, found)
             costs.append((counts * kind.weight).sum(dtype=torch.float64) / number)
             if kind.power != 1 and not counted:
                 saved += found
@@ -457,35 +457,26 @@ class _Cost(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grads: list[Tensor] = []
         saved, start = ctx.saved_tensors, 0
-        free = _free(saved)
         for kind, number, length, counted in ctx.groups:
             slope = kind.weight * (grad * (kind.power / number))
             if counted:
-                grads += [slope.expand(kind.neurons)] * length
+                grads += [slope.expand(kind.shape[kind.leading :])] * length
                 continue
             found: Sequence[Any] = [None] * length
             if kind.power != 1:
                 found, start = saved[start : start + length], start + length
-            grads += _pushed(kind, slope, found, free)
+            grads += _pushed(kind, slope, found)
         return None, None, *grads
 
 
-def _free(tensors: Sequence[Tensor]) -> bool:
-    """Whether the C core may be used: it is there, and nobody watches or records what is done."""
-    return dispatch.allows_native() and not torch.is_grad_enabled() and plain(*tensors)
-
-
-def _dense(kind: _Kind, found: Sequence[Tensor]) -> bool:
-    """Whether the C core can take all of these: as they were when they were sent, dense, on the CPU."""
-    return kind.dtype in (torch.float32, torch.float64) and all(
-        s.is_cpu and s.dtype == kind.dtype and s.shape == kind.shape and s.is_contiguous() for s in found
-    )
-
-
-def _count(kind: _Kind, found: Sequence[Tensor], free: bool = False) -> Tensor:
+def _count(kind: _Kind, found: Sequence[Tensor]) -> Tensor:
     """Return the sum of ``s ** p`` over tensors of a kind, for each neuron."""
-    if free and (kind.power == 1 or kind.binary) and _dense(kind, found):
-        return native.count(found, kind.neurons.numel()).view(kind.neurons)
+    if kind.flat:  # a product with ones is quicker than a sum, and as exact where spikes are 0 and 1
+        ones = found[0].new_ones(1, len(found[0]))
+        product = torch.mm(ones, found[0])
+        for s in found[1:]:
+            product.addmm_(ones, s)
+        return product
     before, order = tuple(range(kind.leading)), kind.order
     counts: Any = None
     for s in found:
@@ -505,13 +496,11 @@ def _laid(kind: _Kind, slope: Tensor) -> Tensor:
     return slope.permute(order).contiguous().permute([order.index(d) for d in range(len(order))])
 
 
-def _pushed(kind: _Kind, slope: Tensor, found: Sequence[Any], free: bool = False) -> list[Tensor]:
+def _pushed(kind: _Kind, slope: Tensor, found: Sequence[Any]) -> list[Tensor]:
     """Return the gradients of spikes of a kind; they take no memory where `p` is 1."""
     slope = _laid(kind, slope)
     if kind.power == 1:
         return [slope.expand(kind.shape)] * len(found)
     if kind.binary or kind.power == 2:
-        if free and _dense(kind, found):
-            return native.push(found, slope.expand(kind.neurons).contiguous())
         return [s * slope for s in found]
     return [s ** (kind.power - 1) * slope for s in found]

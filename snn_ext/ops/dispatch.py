@@ -63,11 +63,6 @@ def implementation(device: torch.device | str = "cpu", wanted: str | None = None
     return forced
 
 
-def allows_native() -> bool:
-    """Whether what is no operator may use the C core on the CPU: it is there, and nothing else is forced."""
-    return not native.why_not and os.environ.get(VARIABLE, "native") in ("", "native")
-
-
 def choose(device: torch.device, wanted: str | None = None) -> ModuleType:
     """Return the module that runs an operator on `device`; says once if a faster one could not be had."""
     global _warned

@@ -13,15 +13,13 @@ import ctypes
 import importlib.machinery
 import math
 import os
-import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from . import calls
 
@@ -33,8 +31,6 @@ STREAM = 2**23
 """Bytes of a sequence from which on it is written past the cache."""
 GRAIN = 2**15
 """Neurons times steps that are worth a thread."""
-COUNTED = 256
-"""Neurons whose spikes are counted together; those of c/cpu.c."""
 
 LIBRARY = "SNN_EXT_NATIVE"
 """An environment variable that names another build of the library, say with sanitizers."""
@@ -72,14 +68,13 @@ def _find_openmp() -> tuple[Any, Any]:
         return None, None
     if share is None:
         return None, None
-    share.argtypes = (_Pointer, _Pointer, ctypes.c_char_p, _Int64, _Int64, ctypes.c_uint)
-    share.restype = ctypes.c_int
+    share.argtypes, share.restype = (_Pointer, _Pointer, ctypes.c_char_p, _Int64, ctypes.c_uint), ctypes.c_int
     return share, ctypes.cast(entry, _Pointer)
 
 
 _NAMES = {
     (what, dtype): f"snn_ext_{what}_{suffix}"
-    for what in ("forward", "backward", "count", "push")
+    for what in ("forward", "backward")
     for dtype, suffix in ((torch.float32, "f32"), (torch.float64, "f64"))
 }
 _library, why_not = _load()
@@ -107,44 +102,22 @@ def blocks(what: str, steps: int, size: int) -> tuple[int, int]:
 def run(call: calls.Call) -> None:
     """Compute all neurons of a call."""
     packed = call.packed(stream=call.steps * call.neurons * call.dtype.itemsize >= STREAM)
-    if _compute((call.what, call.dtype), packed, call.neurons, call.block, call.steps * call.neurons):
-        raise MemoryError(f"snn_ext: no memory for the {call.what} pass of {call.neurons} neurons")
+    function, count, block = _functions[call.what, call.dtype], call.neurons, call.block
+    threads = min(torch.get_num_threads(), call.steps * count // GRAIN, -(-count // block))
+    if threads <= 1:
+        status = function(packed, 0, count) if count else 0
+    else:
+        chunk = -(-count // (4 * threads * block)) * block
+        if _share_by_openmp is not None:
+            status = _share_by_openmp(_openmp, function, packed, chunk, threads)
+        else:
+            status = _share(function, packed, count, chunk, threads)
+    if status:
+        raise MemoryError(f"snn_ext: no memory for the {call.what} pass of {count} neurons")
 
 
 _kernels = calls.Kernels(run, blocks, half=False)
 forward, backward = _kernels.forward, _kernels.backward
-
-
-def count(spikes: Sequence[Tensor], neurons: int) -> Tensor:
-    """Return the sum, in float64, of tensors of one size, dense: a row of so many `neurons` after another."""
-    counts = spikes[0].new_empty(neurons, dtype=torch.float64)
-    rows = spikes[0].numel() // max(1, neurons)
-    memory = [len(spikes), rows, neurons, counts.data_ptr(), *map(Tensor.data_ptr, spikes)]
-    packed = struct.pack(f"{len(memory)}q", *memory)
-    _compute(("count", spikes[0].dtype), packed, neurons, COUNTED, len(spikes) * rows * neurons)
-    return counts
-
-
-def push(spikes: Sequence[Tensor], slope: Tensor) -> list[Tensor]:
-    """Return the products of tensors of one size, dense, and `slope`, a value for each neuron."""
-    found, neurons = [torch.empty_like(each) for each in spikes], slope.numel()
-    rows = spikes[0].numel() // max(1, neurons)
-    memory = [len(spikes), rows, neurons, slope.data_ptr(), *map(Tensor.data_ptr, (*spikes, *found))]
-    packed = struct.pack(f"{len(memory)}q", *memory)
-    total = len(spikes) * rows
-    _compute(("push", slope.dtype), packed, total, 1, total * neurons)
-    return found
-
-
-def _compute(which: tuple[str, torch.dtype], packed: bytes, count: int, block: int, work: int) -> int:
-    """Compute a call of so many neurons (or rows), by threads if it is worth them; return its status."""
-    function, threads = _functions[which], min(torch.get_num_threads(), work // GRAIN, -(-count // block))
-    if threads <= 1:
-        return function(packed, 0, count) if count else 0
-    chunk = -(-count // (4 * threads * block)) * block
-    if _share_by_openmp is not None:
-        return _share_by_openmp(_openmp, function, packed, count, chunk, threads)
-    return _share(function, packed, count, chunk, threads)
 
 
 _pool: ThreadPoolExecutor | None = None

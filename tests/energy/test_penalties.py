@@ -21,7 +21,6 @@ from snn_ext.energy import (
     fan_out,
     penalties,
 )
-from snn_ext.ops import native
 from snn_ext.surrogate import Sigmoid
 
 
@@ -54,11 +53,9 @@ def x_seq():
     return 2 * torch.rand(STEPS, BATCH, 1, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(params=["at the loss", "at the loss, by torch", "at their step"])
+@pytest.fixture(params=["at the loss", "at their step"])
 def counted(request, monkeypatch):
-    """When spikes are counted, which goes by their number, and by whom."""
-    if "torch" in request.param:
-        monkeypatch.setenv("SNN_EXT_IMPL", "reference")
+    """When spikes are counted, which goes by their number."""
     if request.param == "at their step":
         monkeypatch.setattr(penalties, "_LARGE", 1)
     return request.param
@@ -260,20 +257,6 @@ class TestGradient:
             assert torch.allclose(w, a, rtol=1e-6)
             assert o.abs().max() > 0.01 * a.abs().max()  # or the sum would say nothing
             torch.testing.assert_close(b, a + 0.5 * o, rtol=rel, atol=rel * float(b.abs().max()))
-
-    @pytest.mark.skipif(bool(native.why_not), reason=f"no compiled kernels: {native.why_not}")
-    @pytest.mark.parametrize("forced", ["", "native", "reference"])
-    def test_small_spikes_are_taken_by_the_core_in_one_call(self, face, x_seq, monkeypatch, forced):
-        monkeypatch.setenv("SNN_EXT_IMPL", forced)
-        taken = []
-        for name in ("count", "push"):
-            core = getattr(native, name)
-            monkeypatch.setattr(native, name, lambda s, *a, core=core: taken.append(len(s)) or core(s, *a))
-        net = network(face)
-        penalty = SynapticPenalty(net, x_seq[0], p=2)
-        run(face, net, x_seq)
-        penalty().backward()
-        assert taken == ([] if forced == "reference" else [STEPS] * 4)
 
     @pytest.mark.parametrize("unpack", [lambda s: s.mT.contiguous().mT, lambda s: s.double(), lambda s: s])
     def test_saved_spikes_that_come_back_otherwise(self, face, x_seq, counted, unpack):

@@ -50,27 +50,6 @@ def test_threads_change_nothing(equations, threads, usual):
         assert torch.equal(shared[name], value), name
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("neurons", [0, 1, 10, 255, 256, 257, 3000])
-@pytest.mark.parametrize("rows", [0, 1, 2, 7, 40])
-@pytest.mark.parametrize("steps", [1, 2, 9])
-def test_spikes_of_many_steps_in_one_call(threads, steps, rows, neurons, dtype):
-    generator = torch.Generator().manual_seed(steps * rows)
-    spikes = [torch.randint(-2, 3, (rows, neurons), generator=generator).to(dtype) for _ in range(steps)]
-    slope = torch.rand(neurons, generator=generator, dtype=dtype)
-    before, torch_threads = [s.clone() for s in spikes], torch.get_num_threads()
-    try:
-        torch.set_num_threads(4)
-        counts, grads = native.count(spikes, neurons), native.push(spikes, slope)
-    finally:
-        torch.set_num_threads(torch_threads)
-    assert torch.equal(counts, sum(s.double().sum(0) for s in spikes))
-    assert len(grads) == steps
-    for s, grad, unchanged in zip(spikes, grads, before, strict=True):
-        assert torch.equal(grad, s * slope)
-        assert torch.equal(s, unchanged)
-
-
 @every_equation
 @pytest.mark.parametrize("count", [1, 7, 255, 4099])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)

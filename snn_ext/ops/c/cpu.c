@@ -1,8 +1,8 @@
 /* The CPU implementation: plain C, without torch, Python or threads of its own.
  *
- * snn_ext_forward_f32 and its siblings compute neurons [begin, end) of a call, which snn_ext/ops/native.py fills in (rows,
- * for snn_ext_push).  Calls on disjoint ranges that begin at multiples of a block may run at the same time.  They return
- * 0, or 1 if memory ran out. */
+ * snn_ext_forward_f32 and its three siblings compute neurons [begin, end) of a call, which snn_ext/ops/native.py fills
+ * in.  Calls on disjoint ranges that begin at multiples of `block` may run at the same time.  They return 0, or 1 if
+ * memory ran out. */
 
 #include <math.h>
 #include <stdint.h>
@@ -58,15 +58,6 @@ static __attribute__((target("avx"), noinline)) void stream(void *to, const void
 #define stream memcpy
 #endif
 
-/* What the sums over spikes are called with; snn_ext/ops/native.py packs it. */
-typedef struct {
-    long long tensors, rows, neurons; /* so many tensors of one size, dense */
-    void *values;                     /* [neurons]: doubles to be counted into, or what a spike of each adds */
-    void *memory[];                   /* of the tensors, and then of their gradients where those are written */
-} Spikes;
-
-enum { COUNTED = 256 }; /* neurons whose spikes are counted together */
-
 #define REAL float
 #define BITS uint32_t
 #define NAME(f) f##_f32
@@ -88,7 +79,6 @@ enum { COUNTED = 256 }; /* neurons whose spikes are counted together */
 #define RCBRT_STEPS 3
 #define SPECIALISED 1
 #include "lanes.h"
-#include "spikes.h"
 #undef REAL
 #undef BITS
 #undef NAME
@@ -129,34 +119,33 @@ enum { COUNTED = 256 }; /* neurons whose spikes are counted together */
 #define RCBRT_STEPS 5
 #define SPECIALISED 0 /* double is for checking */
 #include "lanes.h"
-#include "spikes.h"
 
 /* Share a call between threads of a runtime that the process has anyway: `parallel` is GOMP_parallel, which runs a
- * function in a number of threads and waits for them.  Each takes the next `chunk` neurons (or rows), a multiple of the
- * block, until none are left. */
+ * function in a number of threads and waits for them.  Each takes the next `chunk` neurons, a multiple of the block,
+ * until none are left. */
 #if defined(__GNUC__)
-typedef int (*Run)(const void *, int64_t, int64_t);
+typedef int (*Run)(const Call *, int64_t, int64_t);
 typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
 
 typedef struct {
     Run run;
-    const void *call;
-    int64_t count, next, chunk;
+    const Call *call;
+    int64_t next, chunk;
     int status;
 } Shared;
 
 static void take(void *shared) {
     Shared *s = shared;
     for (;;) {
-        int64_t count = s->count, begin = __atomic_fetch_add(&s->next, s->chunk, __ATOMIC_RELAXED);
+        int64_t count = s->call->count, begin = __atomic_fetch_add(&s->next, s->chunk, __ATOMIC_RELAXED);
         if (begin >= count) return;
         if (s->run(s->call, begin, begin + s->chunk < count ? begin + s->chunk : count))
             __atomic_store_n(&s->status, 1, __ATOMIC_RELAXED);
     }
 }
 
-EXPORT int snn_ext_share(Parallel parallel, Run run, const void *call, int64_t count, int64_t chunk, unsigned threads) {
-    Shared shared = {run, call, count, 0, chunk, 0};
+EXPORT int snn_ext_share(Parallel parallel, Run run, const Call *c, int64_t chunk, unsigned threads) {
+    Shared shared = {run, c, 0, chunk, 0};
     parallel(take, &shared, threads, 0);
     return shared.status;
 }

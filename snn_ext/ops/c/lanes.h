@@ -349,8 +349,7 @@ static int NAME(usual)(const Call *c) {
     {c->neuron, c->reset, c->activation, c->surrogate, c->spiking, c->strict, c->detach_reset, \
      c->reset_delay, c->mpr, 0, (REAL)c->scale, (REAL)c->v_reset, (REAL)c->power}
 
-EXPORT CLONES int NAME(snn_ext_forward)(const void *call, int64_t begin, int64_t end) {
-    const Call *c = call;
+EXPORT CLONES int NAME(snn_ext_forward)(const Call *c, int64_t begin, int64_t end) {
     NAME(Mode) m = MODE;
     int is_usual = NAME(usual)(c);
     NAME(Scratch) scratch, *s = &scratch;
@@ -366,8 +365,7 @@ EXPORT CLONES int NAME(snn_ext_forward)(const void *call, int64_t begin, int64_t
     return 0;
 }
 
-EXPORT CLONES int NAME(snn_ext_backward)(const void *call, int64_t begin, int64_t end) {
-    const Call *c = call;
+EXPORT CLONES int NAME(snn_ext_backward)(const Call *c, int64_t begin, int64_t end) {
     NAME(Mode) m = MODE;
     int is_usual = NAME(usual)(c);
     NAME(Scratch) scratch, *s = &scratch;
