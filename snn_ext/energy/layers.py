@@ -177,6 +177,7 @@ def watch(layer: Layer, watcher: Any, power: float = 1.0) -> Callable[[], None]:
     A watcher has two methods: ``begin(layer)`` for when the layer is about to run, and ``see(layer, spikes,
     leading, steps, power)`` for when it has run so many `steps`, with the number of spikes that each neuron
     has sent, still to be raised to `power`, and how many dimensions stand before those of the neurons.
+    ``see`` may return a tensor for a native layer to hand on in place of these spikes.
 
     A neuron of this package has raised its events to the `power` asked for here, and summed them over steps.
     """
