@@ -546,13 +546,10 @@ def _surrogate(
     return surrogate
 
 
-def _transformed(*tensors: Tensor | None, compiled: bool = False) -> bool:
-    """Whether ``torch.func`` or forward-mode differentiation is at work, which no operator supports.
-
-    Or ``torch.compile``, where that is asked.
-    """
+def _transformed(*tensors: Tensor | None) -> bool:
+    """Whether ``torch.func`` or forward-mode differentiation is at work, which no operator supports."""
     if torch.compiler.is_compiling():
-        return compiled or forward_ad._current_level >= 0
+        return forward_ad._current_level >= 0
     if torch._C._are_functorch_transforms_active():
         return True
     return forward_ad._current_level >= 0 and any(

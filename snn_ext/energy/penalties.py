@@ -260,6 +260,7 @@ class Penalty:
         key = leading, spikes.shape, spikes.dtype
         if key not in record.parts:
             weight, order = self._weight(layer, spikes, leading), _order(spikes, leading)
+            weight = weight.to(_accurate(spikes.dtype))
             record.parts[key] = _Part(_Kind(layer.name, weight, *key, power, layer.binary, order))
         record.part = record.parts[key]
         return record.part
@@ -351,7 +352,8 @@ class BalancedSpikePenalty(Penalty):
     """
 
     def _weight(self, layer: Layer, spikes: Tensor, leading: int) -> Tensor:
-        return torch.tensor(1 / max(1, spikes.shape[leading:].numel()), device=spikes.device)
+        share = 1 / max(1, spikes.shape[leading:].numel())
+        return torch.tensor(share, dtype=_accurate(spikes.dtype), device=spikes.device)
 
 
 class SpikingActivityLoss(BalancedSpikePenalty):

@@ -48,6 +48,12 @@ def caught(face, net, x_seq):
     return {name: torch.stack(ys) for name, ys in seen.items()}
 
 
+def share(face, net, x_seq):
+    """Return the spikes of a neuron in a step on average, summed over layers."""
+    with torch.no_grad():
+        return sum(y.mean().item() for y in caught(face, net, x_seq).values())
+
+
 @pytest.fixture
 def x_seq():
     return 2 * torch.rand(STEPS, BATCH, 1, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -415,6 +421,29 @@ class TestLife:
             found = torch.autograd.grad(omega, net[0].weight, retain_graph=True)[0]
             assert torch.allclose(found, grad)
         assert not torch.allclose(alone[0][1], alone[1][1])
+
+    @pytest.mark.usefixtures("counted")
+    @pytest.mark.parametrize("kind", [SynapticPenalty, TotalSpikePenalty, BalancedSpikePenalty])
+    def test_runs_of_other_sizes_dtypes_and_layouts_in_turn(self, face, x_seq, kind):
+        net = network(face)
+        before, activity = kind(net, x_seq[0], p=2), SpikingActivityLoss(net)
+        wide = x_seq if face.name == "snntorch" else x_seq.double()  # its native spikes are float32
+        channels_last = x_seq[0].to(memory_format=torch.channels_last)
+        for xs in (x_seq, x_seq, x_seq[:2], x_seq[:, :2], wide, x_seq, [channels_last] * 3, x_seq):
+            net.to(xs[0].dtype)
+            after = kind(net, x_seq[0].to(xs[0].dtype), p=2)
+            run(face, net, xs)
+            found, expected = before(), after()
+            assert found.dtype == expected.dtype
+            assert found.item() == expected.item() > 0
+            grads = [torch.autograd.grad(o, net[0].weight, retain_graph=True)[0] for o in (found, expected)]
+            assert torch.equal(*grads)
+            assert activity().item() == pytest.approx(share(face, net, xs), rel=1e-6)
+            after.remove()
+            with torch.no_grad():
+                run(face, net, 2 * x_seq.to(xs[0].dtype))
+                before()
+                activity()
 
     def test_validation_between_forward_and_loss(self, face, x_seq):
         net = network(face)
