@@ -109,11 +109,6 @@ class _Record:
         """That of the last run."""
         self.steps: Tensor | int = 0
 
-    def cleared(self) -> bool:
-        """Forget what was seen; return whether all had one kind, which may come again."""
-        self.steps = 0
-        return len(self.parts) == 1 and self.part is not None and self.part.counts is None
-
 
 class Penalty:
     """Base of the penalties: watches the spiking layers of a network, and sums up."""
@@ -126,8 +121,6 @@ class Penalty:
         self.p = p
         self._records: dict[bool, dict[str, _Record]] = {True: {}, False: {}}
         """What ran with gradients, and what ran without, by layer."""
-        self._idle: dict[str, _Record] = {}
-        """Records of which the loss was taken, to be used again: few runs differ in size from the last."""
         self._taken = False
         self._layers = [layer for layer in layers.spiking(net) if self._matters(layer)]
         self._ends = [layers.watch(layer, self, p) for layer in self._layers]
@@ -183,15 +176,13 @@ class Penalty:
                 "a checkpoint with use_reentrant=True); to measure only, call it under torch.no_grad, too",
                 stacklevel=2,
             )
-        total = _total(
+        return _total(
             [
                 (part, self.p * max(1, part.shape[part.kind.leading - 1]) * self._per(record))
                 for record in found.values()
                 for part in record.parts.values()
             ]
         )
-        self._idle = {name: record for name, record in found.items() if record.cleared()}
-        return total
 
     def clear(self) -> None:
         """Forget what has run since the last call."""
@@ -202,7 +193,7 @@ class Penalty:
         for end in self._ends:
             end()
         self._ends = []
-        self._records, self._idle = {True: {}, False: {}}, {}
+        self._records = {True: {}, False: {}}
 
     def begin(self, layer: Layer) -> None:
         """Forget what `layer` did before it was reset, as it runs again, with gradients or without."""
@@ -220,7 +211,7 @@ class Penalty:
         records = self._records[grad]
         record = records.get(layer.name)
         if record is None:
-            record = records[layer.name] = self._again(layer, spikes, leading)
+            record = records[layer.name] = _Record()
         part = record.part
         if (
             part is None
@@ -241,15 +232,6 @@ class Penalty:
             part.waiting.append((spikes, spikes._version))
         return None
 
-    def _again(self, layer: Layer, spikes: Tensor, leading: int) -> _Record:
-        """Return the idle record of `layer`, if these spikes are of its kind, or a new one."""
-        record = self._idle.pop(layer.name, None)
-        if record is None or record.part is None or type(spikes) is not Tensor:
-            return _Record()
-        kind, order = record.part.kind, _order(spikes, leading)
-        known = kind.leading, kind.shape, kind.dtype, kind.order, kind.weight.device
-        return record if known == (leading, spikes.shape, spikes.dtype, order, spikes.device) else _Record()
-
     def _part(self, record: _Record, layer: Layer, spikes: Tensor, leading: int, power: float) -> _Part:
         """Return the part of a record for spikes of the size of these."""
         if spikes.dim() < leading:
@@ -259,8 +241,8 @@ class Penalty:
             )
         key = leading, spikes.shape, spikes.dtype
         if key not in record.parts:
-            weight, order = self._weight(layer, spikes, leading), _order(spikes, leading)
-            weight = weight.to(_accurate(spikes.dtype))
+            weight = self._weight(layer, spikes, leading).to(_accurate(spikes.dtype))
+            order = _order(spikes, leading)
             record.parts[key] = _Part(_Kind(layer.name, weight, *key, power, layer.binary, order))
         record.part = record.parts[key]
         return record.part

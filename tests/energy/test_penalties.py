@@ -48,12 +48,6 @@ def caught(face, net, x_seq):
     return {name: torch.stack(ys) for name, ys in seen.items()}
 
 
-def share(face, net, x_seq):
-    """Return the spikes of a neuron in a step on average, summed over layers."""
-    with torch.no_grad():
-        return sum(y.mean().item() for y in caught(face, net, x_seq).values())
-
-
 @pytest.fixture
 def x_seq():
     return 2 * torch.rand(STEPS, BATCH, 1, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -423,11 +417,10 @@ class TestLife:
         assert not torch.allclose(alone[0][1], alone[1][1])
 
     @pytest.mark.usefixtures("counted")
-    @pytest.mark.parametrize("validated", [False, True])
     @pytest.mark.parametrize("kind", [SynapticPenalty, TotalSpikePenalty, BalancedSpikePenalty])
-    def test_runs_of_other_sizes_dtypes_and_layouts_in_turn(self, face, x_seq, kind, validated):
+    def test_runs_of_other_sizes_dtypes_and_layouts_in_turn(self, face, x_seq, kind):
         net = network(face)
-        before, activity = kind(net, x_seq[0], p=2), SpikingActivityLoss(net)
+        before = kind(net, x_seq[0], p=2)
         wide = x_seq if face.name == "snntorch" else x_seq.double()  # its native spikes are float32
         channels_last = x_seq[0].to(memory_format=torch.channels_last)
         for xs in (x_seq, x_seq, x_seq[:2], x_seq[:, :2], wide, x_seq, [channels_last] * 3, x_seq):
@@ -439,13 +432,7 @@ class TestLife:
             assert found.item() == expected.item() > 0
             grads = [torch.autograd.grad(o, net[0].weight, retain_graph=True)[0] for o in (found, expected)]
             assert torch.equal(*grads)
-            spikes = activity().item()
             after.remove()
-            if validated:
-                assert spikes == pytest.approx(share(face, net, xs), rel=1e-6)
-                with torch.no_grad():
-                    before()
-                    activity()
 
     def test_validation_between_forward_and_loss(self, face, x_seq):
         net = network(face)
