@@ -104,3 +104,44 @@ def test_the_installed_frameworks_are_a_row_of_the_matrix():
     if not installed:
         pytest.skip("no framework is installed")
     assert any(installed.items() <= {k: row[k] for k in installed}.items() for row in matrix())
+
+
+WHERE = {
+    "VSN": "snn_ext.VSN is in snn_ext.snntorch: from snn_ext.snntorch import VSN",
+    "LIFBNode": "snn_ext.LIFBNode is in snn_ext.spikingjelly: from snn_ext.spikingjelly import LIFBNode",
+    "decouple": "snn_ext.decouple is in snn_ext.snntorch and snn_ext.spikingjelly: "
+    "from snn_ext.snntorch import decouple",
+    "fan_out": "snn_ext.fan_out is in snn_ext.energy: from snn_ext.energy import fan_out",
+    "l4_norm": "snn_ext.l4_norm is in snn_ext.conversion: from snn_ext.conversion import l4_norm",
+    "saccades": "snn_ext.saccades is in snn_ext.events: from snn_ext.events import saccades",
+    "ATan": "snn_ext.ATan is in snn_ext.surrogate: from snn_ext.surrogate import ATan",
+    "energy": "snn_ext.energy has not been imported: import snn_ext.energy",
+    "nonsense": "module 'snn_ext' has no attribute 'nonsense'",
+}
+
+
+def test_a_name_asked_of_the_package_answers_with_where_it_is_and_imports_no_framework():
+    done = python(
+        f"import snn_ext\nfor name in {list(WHERE)}:\n    assert not hasattr(snn_ext, name)\n"
+        "    try: getattr(snn_ext, name)\n    except AttributeError as error: print(error)\n"
+        "assert not {'snntorch', 'spikingjelly', 'snn_ext.energy'} & set(sys.modules)"
+    )
+    assert done.stdout.splitlines() == list(WHERE.values()), done.stderr
+
+
+def test_every_public_name_is_found_and_a_wrong_import_is_an_import_error():
+    import importlib
+
+    from snn_ext._places import MODULES, public, where
+
+    for module in MODULES:
+        if module in ("snntorch", "spikingjelly"):
+            pytest.importorskip(module)
+        names = importlib.import_module(f"snn_ext.{module}").__all__
+        assert public(module) == names
+        assert all(f"snn_ext.{module}" in where(name) for name in names)
+    with pytest.raises(ImportError, match="cannot import name 'SynapticPenalty'"):
+        exec("from snn_ext import SynapticPenalty")
+    from snn_ext import energy  # a submodule is imported as ever
+
+    assert energy.SynapticPenalty
