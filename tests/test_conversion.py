@@ -12,6 +12,7 @@ from conversion_nets import NETS, Functional, ResNet, one_dimensional, sequentia
 from torch import nn
 
 from snn_ext.conversion import poisson
+from snn_ext.energy import measure_energy
 
 
 class SnnTorch:
@@ -255,10 +256,112 @@ def test_the_report_counts_what_fires(world):
         assert layer.rate == pytest.approx(fired.mean().item(), abs=1e-6)
         assert layer.dead == pytest.approx((fired.sum((0, 1)) == 0).float().mean().item())
         assert layer.saturated == pytest.approx((fired.sum(0).amax(0) > 15.2).float().mean().item())
-    lines = str(report).splitlines()
+    *lines, outcome, basis = str(report).splitlines()
     assert lines[0].split()[:2] == ["layer", "neurons"]
     assert len({len(line) for line in lines}) == 1
     assert len(lines) == 5
+    assert outcome.startswith("energy")
+    assert "MAC 4.6 pJ" in basis
+
+
+def wide(world, **options):
+    """A network of few synapses behind its first layer, converted; with it its images."""
+    torch.manual_seed(0)
+    ann = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    images = torch.rand(20, 16)
+    return ann, world.convert(ann, images.split(10), **options), images
+
+
+@pytest.mark.parametrize("mode", ["s", "m"])
+@pytest.mark.parametrize("coding", ["poisson", "direct"])
+@pytest.mark.filterwarnings("ignore:.*analogue")
+def test_energy_is_by_default_that_of_what_the_network_was_fitted_for(world, coding, mode):
+    if world.name == "snntorch" and mode == "m":
+        pytest.skip("snnTorch has no step modes")
+    _, spiking, images = wide(world, coding=coding, steps=12)
+    if world.name == "spikingjelly":
+        world.functional.set_step_mode(spiking, mode)
+    report = measure_energy(spiking, [images], seed=3, progress=False)
+    assert (report.steps, report.coding, report.fitted, report.samples) == (12, coding, 12, 20)
+    x_seq = images.expand(12, 20, 16)
+    if coding == "poisson":
+        x_seq = poisson(images, 12, torch.Generator().manual_seed(3))
+        expected = (0, 8 * x_seq.sum().item() / 20)
+    else:
+        expected = (12 * 16 * 8, 0)
+    first, second = report.rows
+    assert (first.mac, first.ac) == pytest.approx(expected)
+    spikes = []
+    layer = next(layer for layer in spiking.children() if hasattr(layer, "converted"))
+    hook = layer.register_forward_hook(lambda m, i, output: spikes.append(output.sum().item()))
+    world.native(spiking, x_seq)
+    world.reset(spiking)
+    hook.remove()
+    assert sum(spikes) > 0
+    assert second.ac == pytest.approx(4 * sum(spikes) / 20)
+    assert report.twin_pj == pytest.approx((16 * 8 + 8 * 4) * 4.6)
+    assert f"12 steps, {'images as random' if coding == 'poisson' else 'the same input'}" in str(report)
+    assert spiking(images[:2].expand(3, 2, 16) if mode == "m" else images[:2]).shape[-1] == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*analogue")
+def test_other_steps_and_sequences_are_measured_as_asked_and_said(world):
+    _, spiking, images = wide(world)
+    report = measure_energy(spiking, images.split(10), steps=5, coding="direct", progress=False)
+    assert (report.steps, report.rows[0].mac) == (5, 5 * 16 * 8)
+    assert "5 steps (fitted for 16), the same input at every step (direct)" in str(report)
+    for mode in ("s", "m") if world.name == "spikingjelly" else ("s",):
+        if world.name == "spikingjelly":
+            world.functional.set_step_mode(spiking, mode)
+        report = measure_energy(spiking, [images.expand(3, 20, 16)], progress=False)
+        assert (report.steps, report.rows[0].mac, report.coding) == (3, 3 * 16 * 8, "given")
+        with pytest.raises(ValueError, match="a sequence of shape .* leave them out"):
+            measure_energy(spiking, [images.expand(3, 20, 16)], steps=3, progress=False)
+        with pytest.raises(ValueError, match=r"loader gave shape \(16,\), but .* images of shape \(16,\)"):
+            measure_energy(spiking, [images[0]], progress=False)
+    with pytest.raises(ValueError, match="coding='rate'"):
+        measure_energy(spiking, [images], coding="rate", progress=False)
+
+
+def test_before_and_after_stand_in_one_call(world):
+    ann, spiking, images = wide(world)
+    both = measure_energy({"before": ann, "after": spiking}, [(images, None)], progress=False)
+    alone = measure_energy(spiking, [images], progress=False)
+    assert both["after"] == alone
+    assert both["before"].total_pj == both["before"].twin_pj == alone.twin_pj == 160 * 4.6
+    assert (both["before"].steps, both["before"].samples) == (1, 20)
+    lines = str(both).splitlines()
+    assert lines[2].split()[:2] == ["before", "no"]
+    assert lines[2].endswith("1.00 x")
+    assert lines[3].endswith(f"{alone.total_pj / alone.twin_pj:.2f} x")
+    assert "16 steps, images as random spikes" in lines[3]
+
+
+def test_the_report_says_what_accuracy_costs(world):
+    ann, spiking, images = wide(world, steps=9)
+    labels = ann(images).argmax(1)
+    report = world.ext.conversion_report(spiking, images, labels=labels, seed=4)
+    curve = world.ext.accuracy_curve(spiking, [(images, labels)], 9, seed=4, progress=False)
+    energy = measure_energy(spiking, [images], seed=4, progress=False)
+    assert (report.steps, report.coding) == (9, "poisson")
+    assert report.accuracy == pytest.approx(curve[-1].item())
+    assert report.energy.total_pj == energy.total_pj
+    assert report[0].rate == pytest.approx(energy.rates[next(iter(energy.rates))])
+    text = str(report)
+    assert f"accuracy {100 * report.accuracy:.1f} % after 9 steps, images as random spikes" in text
+    assert f"energy {energy.total_pj / 1e3:,.2f} nJ over 9 steps" in text
+    assert f"as a ReLU network 0.74 nJ: {energy.total_pj / energy.twin_pj:.2f} times" in text
+
+
+def test_what_a_network_was_fitted_for_is_the_default_everywhere_and_survives_copies(world):
+    ann, spiking, images = wide(world, steps=7, coding="direct")
+    labels = ann(images).argmax(1)
+    curve = world.ext.accuracy_curve
+    default = curve(spiking, [(images, labels)], 7, progress=False)
+    assert torch.equal(default, curve(spiking, [(images, labels)], 7, coding="direct", progress=False))
+    for twin in (spiking, copy.deepcopy(spiking), pickle.loads(pickle.dumps(spiking))):
+        report = world.ext.conversion_report(twin, images)
+        assert (report.steps, report.coding) == (7, "direct")
 
 
 def test_sequences_and_networks_from_elsewhere_are_refused(world):

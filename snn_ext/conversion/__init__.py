@@ -5,9 +5,9 @@ A trained ReLU network is read (`snn_ext.conversion.graph`), its thresholds are 
 scaled (`snn_ext.conversion.spiking`), and the offsets of its neurons fitted (`snn_ext.conversion.fit`).
 """
 
+from ..coding import poisson
 from .convert import Options
 from .report import Report
-from .simulate import poisson
 from .weights import RULES, Adjustment, l4_adjust, l4_norm, noise_std
 
 __all__ = ["RULES", "Adjustment", "Options", "Report", "l4_adjust", "l4_norm", "noise_std", "poisson"]

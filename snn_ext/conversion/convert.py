@@ -13,9 +13,9 @@ from torch import Tensor, fx, nn
 from tqdm import tqdm
 
 from .. import checks
+from ..coding import check_coding, check_images, check_seed, poisson
 from . import balance, fit, weights
 from .graph import read
-from .simulate import check_coding, check_images, poisson
 from .spiking import Converted, Neurons, Spiking, assemble, input_norms
 
 RESETS = ("subtract", "zero")
@@ -127,8 +127,7 @@ class Options:
         for name in ("control", "fit_offsets", "per_channel", "progress"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}={getattr(self, name)!r} must be True or False")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise TypeError(f"seed={self.seed!r} must be a whole number")
+        check_seed(self.seed)
         if self.control and self.rule == "none":
             raise ValueError(
                 "control=True needs a rule to be the control of; use another rule, or control=False"
@@ -224,7 +223,7 @@ class Conversion:
             net = assemble(self.reading, layers, **dynamics)
         for name, layer in net.named_children():
             if isinstance(layer, Spiking):
-                layer.converted = self._described(layer.path, name, layers[name])
+                layer.converted = self._described(layer.path, name, layers[name], options)
         return net
 
     def _neurons(self, name: str, options: Options) -> Neurons:
@@ -276,7 +275,7 @@ class Conversion:
                 tick=bar.update,
             )
 
-    def _described(self, path: str, name: str, neurons: Neurons) -> Converted:
+    def _described(self, path: str, name: str, neurons: Neurons, options: Options) -> Converted:
         norm = self.norms[name] / neurons.unit
         spread = norm.std(correction=0) / norm.mean() if bool(norm.any()) else torch.zeros(())
         return Converted(
@@ -286,6 +285,9 @@ class Conversion:
             norm.mean().item(),
             spread.item(),
             neurons.offset.mean().item(),
+            options.steps,
+            options.coding,
+            tuple(self.images.shape[1:]),
         )
 
 

@@ -1,14 +1,17 @@
-"""A table of what a conversion did: scales, L4 norms, firing rates, silent and saturated neurons."""
+"""A table of what a conversion did: scales, L4 norms, firing rates, silent and saturated neurons, energy."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from .simulate import Fire, Run, at_once, check_coding, check_steps, parts
-from .spiking import Converted, converted
+from ..coding import check_coding, check_seed, check_steps, parts
+from ..energy.report import INPUT, EnergyReport, measure_energy, table
+from .simulate import Fire, Run, at_once, check_labels
+from .spiking import Converted, converted, fitted
 
 SATURATED = 0.95
 """A neuron that fires in more than this fraction of the steps, for some sample, is saturated."""
@@ -30,6 +33,17 @@ class Layer:
 
 class Report(tuple[Layer, ...]):
     """The layers of a converted network in order; printed, it is a table."""
+
+    steps: int
+    """Steps for which it ran."""
+    coding: str
+    """The input at each of them, ``"poisson"`` or ``"direct"``."""
+    accuracy: float | None = None
+    """Fraction of right predictions after these steps, where labels were given."""
+    energy: EnergyReport | None = None
+    """What the network spent, where it can be counted."""
+    uncounted: str = ""
+    """Why it cannot."""
 
     def __str__(self) -> str:
         head = (
@@ -57,22 +71,43 @@ class Report(tuple[Layer, ...]):
             )
             for layer in self
         ]
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(pairs)
-            )
-            for pairs in (list(zip(row, widths, strict=True)) for row in (head, *rows))
+        return "\n".join([*table(head, rows), *self._outcome()])
+
+    def _outcome(self) -> list[str]:
+        """Return what it came to: the energy, beside that of the ReLU network, at the accuracy reached."""
+        shown = f"{self.steps} step{'' if self.steps == 1 else 's'}, {INPUT[self.coding]}"
+        lines = [] if self.accuracy is None else [f"accuracy {100 * self.accuracy:.1f} % after {shown}"]
+        if self.energy is None:
+            return [*lines, f"energy is not counted: {self.uncounted}"]
+        spent, before = self.energy.total_pj, self.energy.twin_pj
+        return [
+            *lines,
+            f"energy {spent / 1e3:,.2f} nJ over {shown}; as a ReLU network {before / 1e3:,.2f} nJ: "
+            f"{spent / before:.2f} times",
+            self.energy.basis,
         ]
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def measure(
-    net: fx.GraphModule, fire: dict[type, Fire], images: Tensor, steps: int, coding: str, seed: int
+    net: fx.GraphModule,
+    fire: dict[type, Fire],
+    images: Tensor,
+    steps: int | None,
+    labels: Tensor | None,
+    coding: str | None,
+    seed: int,
 ) -> Report:
-    """Run `net` on `images` and return its report."""
+    """Run `net` on `images` and return its report; by default for the steps and coding it was fitted for."""
+    steps = fitted(net).steps if steps is None else steps
+    coding = fitted(net).coding if coding is None else coding
     check_coding(coding)
     check_steps(steps)
+    check_seed(seed)
+    for name, value in (("images", images), ("labels", labels)):
+        if not isinstance(value, Tensor) and not (name == "labels" and value is None):
+            raise TypeError(
+                f"{name} must be a tensor, got {type(value).__name__}; give one batch, not a loader"
+            )
     images = images.to(next((p.device for p in net.parameters()), images.device))
     known = converted(net)
     counts: dict[str, Tensor] = {}
@@ -83,9 +118,10 @@ def measure(
 
     run = Run(net, fire, see)
     generator = torch.Generator(images.device).manual_seed(seed)
+    outputs: Any = 0
     for x_seq in parts(images, steps, coding, at_once(net, len(images)), generator):
-        run(x_seq)
-    layers = [
+        outputs = outputs + run(x_seq).sum(0)
+    report = Report(
         Layer(
             known[name],
             count[0].numel(),
@@ -94,5 +130,14 @@ def measure(
             (count.amax(0) > SATURATED * steps).float().mean().item(),
         )
         for name, count in counts.items()
-    ]
-    return Report(layers)
+    )
+    report.steps, report.coding = steps, coding
+    if labels is not None:
+        labels = labels.to(outputs.device)
+        check_labels(labels, outputs)
+        report.accuracy = (outputs.argmax(1) == labels).float().mean().item()
+    try:
+        report.energy = measure_energy(net, [images], steps=steps, coding=coding, seed=seed, progress=False)
+    except NotImplementedError as error:
+        report.uncounted = str(error)
+    return report

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -17,17 +17,14 @@ from torch import Tensor, fx
 from tqdm import tqdm
 
 from .. import functional
+from ..coding import at_most, check_coding, check_seed, check_steps, parts
 from ..neurons.lifb import LIFB
 from ..surrogate import ATan
-from .spiking import MaxPool, Spiking, converted
+from .spiking import MaxPool, Spiking, converted, fitted
 
 Fire = Callable[[Any, Tensor, Any], tuple[Tensor, Any]]
 """Runs a layer with a memory: (layer, input of shape (T, N, ...), its state or None) to (output, state)."""
 
-LARGEST = 2**22
-"""Elements that a layer's sequence may have: 16 MiB in float32, for caches (128 MiB take twice as long)."""
-
-CODINGS = ("poisson", "direct")
 _STRICT, _SOFT = ATan(strict=True), ATan()
 
 
@@ -124,58 +121,9 @@ def fire_max_pool(layer: Any, x_seq: Tensor, count: Tensor | None) -> tuple[Tens
 CORE: dict[type, Fire] = {Spiking: fire_spiking, MaxPool: fire_max_pool}
 
 
-def poisson(images: Tensor, steps: int, generator: torch.Generator | None = None) -> Tensor:
-    """Return spikes of shape (steps, *images.shape): each 1 with the probability that its pixel gives.
-
-    As ``snntorch.spikegen.rate`` and SpikingJelly's ``PoissonEncoder`` draw them.
-
-    Raises
-    ------
-    ValueError
-        Images outside [0, 1].
-    """
-    check_images("images", images)
-    uniform = torch.rand(
-        (steps, *images.shape), generator=generator, dtype=images.dtype, device=images.device
-    )
-    return (uniform < images).to(images.dtype)
-
-
-def check_images(name: str, images: Tensor) -> None:
-    """Raise unless `images` can be probabilities."""
-    low, high = float(images.min()), float(images.max())
-    if not 0 <= low <= high <= 1:
-        wrong = low if not low >= 0 else high
-        raise ValueError(
-            f"{name} has a value of {wrong:g}, outside [0, 1], which is no probability of a spike; scale "
-            "the images to [0, 1] (a normalisation can be a BatchNorm2d in the network), or use "
-            "coding='direct'"
-        )
-
-
-def check_coding(coding: str) -> None:
-    """Raise unless `coding` is one of `CODINGS`."""
-    if coding not in CODINGS:
-        raise ValueError(f"coding={coding!r} is not known; use 'poisson' or 'direct'")
-
-
-def parts(images: Tensor, steps: int, coding: str, largest: int, generator: Any = None) -> Iterator[Tensor]:
-    """Yield `steps` steps of coded `images` in parts of at most `largest` steps."""
-    if len(images) == 0:
-        raise ValueError("images is empty; give at least one image")
-    if coding == "poisson":
-        check_images("images", images)
-    for start in range(0, steps, largest):
-        length = min(largest, steps - start)
-        yield (
-            images.expand(length, *images.shape) if coding == "direct" else poisson(images, length, generator)
-        )
-
-
 def at_once(net: fx.GraphModule, samples: int) -> int:
     """Return how many steps of a batch of `samples` may run at once, told from the layers of neurons."""
-    widest = max(math.prod(layer.shape) for layer in converted(net).values())
-    return max(1, LARGEST // max(1, widest * samples))
+    return at_most(max(math.prod(layer.shape) for layer in converted(net).values()), samples)
 
 
 def multi_step(net: fx.GraphModule, fire: dict[type, Fire], x_seq: Tensor) -> Tensor:
@@ -196,11 +144,14 @@ def accuracy_curve(
     loader: Iterable[tuple[Tensor, Tensor]],
     steps: int,
     *,
-    coding: str = "poisson",
+    coding: str | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Tensor:
-    """Return the fraction of right predictions of `net` after each step; `reset` runs before every batch."""
+    """Return the fraction of right predictions of `net` after each step; `reset` runs before every batch.
+
+    Without `coding`, images are shown as the network was fitted for.
+    """
 
     def fresh() -> Run:
         reset()
@@ -210,9 +161,9 @@ def accuracy_curve(
     try:
         return curve(
             fresh,
-            ((images.to(device), labels.to(device)) for images, labels in tqdm(loader, **_bar(progress))),
+            (tuple(x.to(device) for x in _pair(batch)) for batch in tqdm(loader, **_bar(progress))),  # type: ignore[misc]
             steps,
-            coding=coding,
+            coding=fitted(net).coding if coding is None else coding,
             seed=seed,
             largest=lambda samples: at_once(net, samples),
         )
@@ -236,6 +187,7 @@ def curve(
     """
     check_coding(coding)
     check_steps(steps)
+    check_seed(seed)
     right, seen, generator = torch.zeros(steps), 0, None
     for images, labels in loader:
         generator = generator or torch.Generator(images.device).manual_seed(seed)
@@ -244,6 +196,7 @@ def curve(
             sums = forward(x_seq).cumsum(0)
             sums = sums if total is None else sums + total
             total = sums[-1]
+            check_labels(labels, total)
             right[start : start + len(sums)] += (sums.argmax(2) == labels).sum(1).cpu()
             start += len(sums)
         seen += len(labels)
@@ -252,14 +205,41 @@ def curve(
     return right / seen
 
 
-def check_steps(steps: int) -> None:
-    """Raise unless `steps` is a number of steps."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"the number of steps is {steps!r}; it must be a whole number of at least 1")
+def check_labels(labels: Tensor, outputs: Tensor) -> None:
+    """Raise unless `labels` are one class for each sample of `outputs`, shape (N, classes)."""
+    if outputs.dim() != 2 or outputs.shape[1] < 2:
+        raise ValueError(
+            f"the network gives outputs of shape {tuple(outputs.shape)}, but accuracy is told from one value "
+            "for each of at least two classes, shape (N, classes); compare its outputs (multi_step) with "
+            "your targets instead"
+        )
+    if labels.shape != outputs.shape[:1]:
+        raise ValueError(
+            f"labels has shape {tuple(labels.shape)}, but the images of its batch give outputs of shape "
+            f"{tuple(outputs.shape)}; give one label an image, shape ({len(outputs)},)"
+        )
+    wrong = labels[(labels < 0) | (labels >= outputs.shape[1])]
+    if len(wrong):
+        raise ValueError(
+            f"labels has a value of {wrong[0].item():g}, but the network's {outputs.shape[1]} classes are "
+            f"labelled 0 to {outputs.shape[1] - 1}"
+        )
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    if not (
+        isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(x, Tensor) for x in batch)
+    ):
+        found = type(batch).__name__
+        raise TypeError(
+            f"loader must yield pairs of tensors, images and labels, got a {found}; give e.g. "
+            "[(images, labels)] or a DataLoader"
+        )
+    return batch[0], batch[1]
 
 
 def _bar(progress: bool) -> dict[str, Any]:
     return {"desc": "simulate", "unit": "batch", "disable": not progress, "leave": False}
 
 
-__all__ = ["CORE", "Run", "accuracy_curve", "curve", "integrate", "multi_step", "poisson"]
+__all__ = ["CORE", "Run", "accuracy_curve", "curve", "integrate", "multi_step"]

@@ -61,6 +61,12 @@ class Converted:
     """Its standard deviation over channels, divided by its mean."""
     offset: float
     """Mean of what is added to the input per step, in thresholds."""
+    steps: int
+    """For how many steps the network was fitted."""
+    coding: str
+    """How the images were shown to it then, ``"poisson"`` or ``"direct"``."""
+    image: tuple[int, ...]
+    """Shape of an image of the calibration data."""
 
 
 class Spiking(nn.Module):
@@ -93,6 +99,11 @@ class Spiking(nn.Module):
 def converted(net: nn.Module) -> dict[str, Converted]:
     """Return what is known of the neuron layers of a converted network, by the name of the layer."""
     return {name: layer.converted for name, layer in net.named_children() if hasattr(layer, "converted")}  # type: ignore[misc]
+
+
+def fitted(net: nn.Module) -> Converted:
+    """Return a layer of a converted network, which says for how many steps and what input it was fitted."""
+    return next(iter(converted(net).values()))
 
 
 class MaxPool(nn.Module):
@@ -298,4 +309,4 @@ def input_norms(reading: fx.GraphModule) -> dict[str, Tensor]:
     return found
 
 
-__all__ = ["MaxPool", "Neurons", "Spiking", "assemble", "converted", "input_norms"]
+__all__ = ["MaxPool", "Neurons", "Spiking", "assemble", "converted", "fitted", "input_norms"]

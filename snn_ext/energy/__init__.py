@@ -1,7 +1,7 @@
 """Energy: synapses counted exactly, penalties that train for few operations, a report of what is spent."""
 
 from .penalties import BalancedSpikePenalty, SpikingActivityLoss, SynapticPenalty, TotalSpikePenalty
-from .report import EnergyReport, measure_energy
+from .report import EnergyReport, EnergyReports, measure_energy
 from .schedules import ConstantLambda, LinearRamp
 from .synapses import fan_out
 
@@ -9,6 +9,7 @@ __all__ = [
     "BalancedSpikePenalty",
     "ConstantLambda",
     "EnergyReport",
+    "EnergyReports",
     "LinearRamp",
     "SpikingActivityLoss",
     "SynapticPenalty",

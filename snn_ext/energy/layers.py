@@ -66,8 +66,8 @@ def faces() -> list[Any]:
     return [importlib.import_module(f"{package}.{name}.energy") for name in FRAMEWORKS if name in sys.modules]
 
 
-def spiking(net: nn.Module) -> list[Layer]:
-    """Return the spiking layers of `net`.
+def spiking(net: nn.Module, needed: bool = True) -> list[Layer]:
+    """Return the spiking layers of `net`, of which it must have one if `needed`.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def spiking(net: nn.Module) -> list[Layer]:
             )
         inside.update(module.modules())
         found.append(layer)
-    if not found:
+    if needed and not found:
         raise ValueError(
             f"{type(net).__name__} has no spiking layer, so there are no spikes to count; use neurons of "
             "snnTorch, SpikingJelly or snn_ext in it"

@@ -8,6 +8,11 @@ and without time: every weight in use once, as MAC.
 
 Biases, the neurons' own dynamics and memory are not counted.
 
+A network from `convert` or `L4Recipe` is measured for as many steps, and on the coding, that it was fitted
+for; any other is called as often as asked for, once if nothing is said.  The report states both, since energy
+grows with the steps: what saves energy at one step can cost more than the ReLU network at the steps that its
+accuracy takes.  A network without spiking layers is charged every weight it uses, as MAC.
+
 Against other counters:
 
 * SpikingJelly 2.0's ``SynOpCounter`` agrees to the operation where spikes reach the weights as 0 and 1.
@@ -22,20 +27,34 @@ Unit energies: 4.6 and 0.9 pJ, 45 nm, 32-bit floating point (M. Horowitz, ISSCC 
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import math
-from collections.abc import Callable, Iterable
+import statistics
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 
+from ..coding import at_most, check_coding, check_seed, parts
 from . import layers
 from .layers import Layer
 from .synapses import Synapse, Wiring
 
-__all__ = ["EnergyReport", "measure_energy"]
+__all__ = ["EnergyReport", "EnergyReports", "measure_energy"]
+
+INPUT = {
+    "poisson": "images as random spikes (poisson)",
+    "direct": "the same input at every step (direct)",
+    "given": "input as given",
+}
+NEARLY_ALL = 0.9
+"""Of the energy: above it, what analogue input costs leaves nothing that spikes could save."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +87,16 @@ class EnergyReport:
     samples: int
     mac_pj: float
     ac_pj: float
+    steps: float = 1
+    """Steps that the spiking layers ran for a sample."""
+    coding: str = "given"
+    """The input at each step: ``"poisson"``, ``"direct"``, or ``"given"``, as the loader had it."""
+    fitted: int | None = None
+    """For how many steps a converted network was fitted."""
+    spiking: bool = True
+    """Whether the network has spiking layers."""
+    versions: str = ""
+    """Of the packages that the numbers come from."""
 
     def energy(self, row: Spent) -> float:
         """Return what a layer of weights spends, in pJ."""
@@ -82,6 +111,28 @@ class EnergyReport:
     def twin_pj(self) -> float:
         """Energy of the twin without spikes, in pJ."""
         return sum(row.twin for row in self.rows) * self.mac_pj
+
+    @property
+    def analogue(self) -> float:
+        """The fraction of the energy that is spent on analogue input."""
+        spent = sum(self.energy(row) for row in self.rows if row.source == "analogue")
+        return spent / self.total_pj if spent else 0.0
+
+    @property
+    def shown(self) -> str:
+        """What the network was measured on: how many steps, of what."""
+        if not self.spiking:
+            return "no spiking layer: called once, every weight as MAC"
+        meant = "" if self.fitted in (None, self.steps) else f" (fitted for {self.fitted})"
+        return f"{_number(self.steps)} step{'' if self.steps == 1 else 's'}{meant}, {INPUT[self.coding]}"
+
+    @property
+    def basis(self) -> str:
+        """What the numbers rest on."""
+        return (
+            f"per sample, mean of {self.samples}; MAC {self.mac_pj} pJ, AC {self.ac_pj} pJ; twin: the same "
+            f"weights without spikes and time; {self.versions}"
+        )
 
     def __str__(self) -> str:
         head = ("weights", "driven by", "rate", "MAC", "AC", "energy [nJ]", "twin [nJ]")
@@ -101,26 +152,8 @@ class EnergyReport:
         rows.append(
             ("all", "", "", sums[0], sums[1], f"{self.total_pj / 1e3:,.2f}", f"{self.twin_pj / 1e3:,.2f}")
         )
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = [
-            "  ".join(
-                c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))
-            )
-            for r in (head, *rows)
-        ]
-        rule = "-" * len(lines[0])
-        return "\n".join(
-            [
-                lines[0],
-                rule,
-                *lines[1:-1],
-                rule,
-                lines[-1],
-                f"per sample, mean of {self.samples}; MAC {self.mac_pj} pJ, AC {self.ac_pj} pJ; twin: the "
-                f"same "
-                "weights without spikes and time",
-            ]
-        )
+        lines = table(head, rows, left=2)
+        return "\n".join([*lines[:-1], lines[1], lines[-1], self.shown, self.basis])
 
     def draw(self, path: str | Path) -> None:
         """Write a picture: the energy of each layer of weights beside its twin's.
@@ -146,7 +179,7 @@ class EnergyReport:
         axes.set_ylabel("energy of a sample [nJ]")
         axes.set_title(
             f"{self.total_pj / 1e3:,.1f} nJ, twin {self.twin_pj / 1e3:,.1f} nJ; mean of {self.samples} "
-            f"samples",
+            f"samples; {self.shown}",
             loc="left",
             fontsize=10,
         )
@@ -156,26 +189,94 @@ class EnergyReport:
         figure.savefig(path, dpi=130)
 
 
+class EnergyReports(dict[str, EnergyReport]):
+    """What several networks spend on the same samples, by name; printed, a line for each."""
+
+    def __str__(self) -> str:
+        first = next(iter(self.values())).total_pj
+        rows = [
+            (
+                name,
+                report.shown,
+                f"{sum(row.mac for row in report.rows):,.0f}",
+                f"{sum(row.ac for row in report.rows):,.0f}",
+                f"{report.total_pj / 1e3:,.2f}",
+                f"{report.total_pj / first:.2f} x" if first else "",
+            )
+            for name, report in self.items()
+        ]
+        head = ("network", "measured on", "MAC", "AC", "energy [nJ]", "over the first")
+        return "\n".join([*table(head, rows, left=2), next(iter(self.values())).basis])
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]], left: int = 1) -> list[str]:
+    """Return the lines of a table: its head, a rule, its rows; the first `left` columns start at the left."""
+    cells = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]
+
+
+@overload
 def measure_energy(
     net: nn.Module,
     loader: Iterable[Any],
     *,
+    steps: int | None = ...,
+    coding: str | None = ...,
+    seed: int = ...,
+    mac_pj: float = ...,
+    ac_pj: float = ...,
+    progress: bool = ...,
+) -> EnergyReport: ...
+@overload
+def measure_energy(
+    net: Mapping[str, nn.Module],
+    loader: Iterable[Any],
+    *,
+    steps: int | None = ...,
+    coding: str | None = ...,
+    seed: int = ...,
+    mac_pj: float = ...,
+    ac_pj: float = ...,
+    progress: bool = ...,
+) -> EnergyReports: ...
+def measure_energy(
+    net: nn.Module | Mapping[str, nn.Module],
+    loader: Iterable[Any],
+    *,
     steps: int | None = None,
+    coding: str | None = None,
+    seed: int = 0,
     mac_pj: float = 4.6,
     ac_pj: float = 0.9,
     progress: bool = True,
-) -> EnergyReport:
+) -> EnergyReport | EnergyReports:
     """Measure what `net` spends on the samples of a loader.
 
     Parameters
     ----------
-    net : nn.Module
-        A network with spiking layers of snnTorch, SpikingJelly or this package; run in evaluation mode, reset
-        before each batch, and left as it was found.
+    net : nn.Module, or mapping of names to such
+        A network with spiking layers of snnTorch, SpikingJelly or this package, or one without, such as a
+        ReLU network, which is called once and charged every weight as MAC; run in evaluation mode, reset
+        before each batch, and left as it was found.  Several, to stand side by side:
+        ``{"before": ann, "after": snn}``.
     loader : iterable
         Batches: what `net` is called with, alone or first in a tuple or list (the rest, labels, is ignored).
+        For a converted network images, or sequences of them, shape (T, N, ...).
     steps : int, optional
-        Call `net` so many times with each batch, for a network of one step (direct coding); once if left out.
+        Call a network of one step so many times with each batch.  By default as many as a converted network
+        was fitted for; any other is called once.
+    coding : {"poisson", "direct"}, optional
+        Show images as random spikes, drawn at each step, or as they are.  By default as a converted network
+        was fitted for, as `accuracy_curve` does; else as they are.
+    seed : int, default 0
+        Of the spikes.
     mac_pj, ac_pj : float, default 4.6 and 0.9
         Energy of a multiply-accumulate and of an accumulate, in pJ.
     progress : bool, default True
@@ -184,7 +285,13 @@ def measure_energy(
     Returns
     -------
     EnergyReport
-        Per layer of weights; ``print`` shows a table, ``draw("energy.png")`` a picture.
+        Per layer of weights; ``print`` shows a table, ``draw("energy.png")`` a picture.  For a mapping,
+        `EnergyReports`: a dictionary of them, printed with a line for each.
+
+    Warns
+    -----
+    UserWarning
+        Analogue input costs more than 90 % of the energy: no sparsity of spikes can save much.
 
     Raises
     ------
@@ -200,15 +307,98 @@ def measure_energy(
             raise ValueError(f"{name}={value!r} must be a finite number of pJ, not negative")
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
         raise ValueError(f"steps={steps!r} must be a whole number of calls, at least 1, or None")
-    meter: _Meter | None = None
+    if coding is not None:
+        check_coding(coding)
+    check_seed(seed)
+    networks = net if isinstance(net, Mapping) else {"": net}
+    if not networks:
+        raise ValueError("net is empty; give at least one network")
+    shows = {name: _Shown(network, steps, coding, seed) for name, network in networks.items()}
+    meters: dict[str, _Meter] = {}
     for batch in tqdm(loader, "energy", disable=not progress):
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
-        if meter is None:
-            meter = _Meter(net, x)
-        meter.run(x, steps or 1)
-    if meter is None:
+        for name, show in shows.items():
+            if name not in meters:
+                meters[name] = _Meter(show.net, show.sample(x))
+            meters[name].run(show(x))
+    if not meters:
         raise ValueError("loader gave no batch; give it at least one")
-    return meter.report(float(mac_pj), float(ac_pj))
+    reports = EnergyReports(
+        {name: meter.report(float(mac_pj), float(ac_pj), shows[name]) for name, meter in meters.items()}
+    )
+    for report in reports.values():
+        if report.spiking and report.analogue > NEARLY_ALL:
+            names = ", ".join(repr(row.name) for row in report.rows if row.source == "analogue")
+            warnings.warn(
+                f"{100 * report.analogue:.0f} % of the energy is spent by the weights {names} on analogue "
+                "input, at every step, of which sparse spikes save nothing; take fewer steps, or show the "
+                "input as spikes (coding='poisson', or events)",
+                stacklevel=2,
+            )
+    return reports if isinstance(net, Mapping) else reports[""]
+
+
+class _Shown:
+    """What a network is called with, step by step, for a batch."""
+
+    def __init__(self, net: nn.Module, steps: int | None, coding: str | None, seed: int) -> None:
+        spiking = layers.spiking(net, needed=False)
+        self.net, self.spiking, self.seed = net, bool(spiking), seed
+        made: list[Any] = [layer.converted for layer in net.children() if hasattr(layer, "converted")]
+        self.fitted = made[0] if made else None
+        """What a converted network knows of how it was fitted (`snn_ext.conversion.spiking.Converted`)."""
+        self.over_steps = bool(made) and spiking[0].leading == 2
+        self.widest = max((math.prod(layer.shape) for layer in made), default=0)
+        self.asked = steps is not None or coding is not None
+        self.steps: int = steps or (made[0].steps if made else 1)
+        self.coding = coding or (made[0].coding if made else "given" if steps is None else "direct")
+        if coding == "poisson" and steps is None and self.spiking and not made:
+            raise ValueError("coding='poisson' needs a number of steps; give steps, e.g. steps=16")
+        self._generator: torch.Generator | None = None
+
+    def __call__(self, x: Any) -> Iterator[Any]:
+        """Yield what the network is called with for the batch `x`."""
+        if not self.spiking:
+            yield x
+        elif self._sequence(x):
+            yield from (x,) if self.over_steps else x
+        elif self.coding == "poisson" or self.fitted is not None:
+            if self._generator is None:
+                self._generator = torch.Generator(x.device).manual_seed(self.seed)
+            largest = at_most(self.widest, len(x)) if self.over_steps else 1
+            for part in parts(x, self.steps, self.coding, largest, self._generator):
+                yield part if self.over_steps else part[0]
+        else:
+            for _ in range(self.steps):
+                yield x
+
+    def sample(self, x: Any) -> Any:
+        """Return what one call takes, to find the synapses by: for a converted network, of one image."""
+        if self.fitted is None or not self.spiking:
+            return x
+        if self._sequence(x):
+            return x[:1, :1] if self.over_steps else x[0, :1]
+        return x[:1].unsqueeze(0) if self.over_steps else x[:1]
+
+    def _sequence(self, x: Any) -> bool:
+        """Whether the batch of a converted network is a sequence of its own, not images to be shown."""
+        if self.fitted is None:
+            return False
+        leading = x.dim() - len(self.fitted.image) if isinstance(x, Tensor) else 0
+        if leading not in (1, 2) or len(x) == 0:
+            found = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                f"loader gave {found}, but the network was converted for images of shape "
+                f"{self.fitted.image}; give batches of images (N, ...), or sequences (T, N, ...)"
+            )
+        if leading == 2:
+            if self.asked:
+                raise ValueError(
+                    "steps and coding are for images, but the loader gave a sequence of shape "
+                    f"{tuple(x.shape)}, which is shown as it is; leave them out"
+                )
+            self.coding = "given"
+        return leading == 2
 
 
 class _Meter:
@@ -216,7 +406,7 @@ class _Meter:
 
     def __init__(self, net: nn.Module, sample: Tensor) -> None:
         self.net = net
-        self.wiring = Wiring(net, sample)
+        self.wiring = Wiring(net, sample, needed=False)
         self.counts: dict[str, Tensor] = {}
         self.runs: dict[str, int] = {}
         self.samples = 0
@@ -240,7 +430,8 @@ class _Meter:
     def begin(self, layer: Layer) -> None:
         """Go on: all batches are added up."""
 
-    def run(self, x: Tensor, steps: int) -> None:
+    def run(self, inputs: Iterable[Any]) -> None:
+        """Call the network with each of `inputs`, after a reset."""
         self._steps: dict[str, int] = {}
         with layers.untouched(self.net, self):
             ends = [layers.watch(layer, self) for layer in self.wiring.layers]
@@ -251,27 +442,32 @@ class _Meter:
                 self.net.eval()
                 layers.reset(self.net)
                 with torch.no_grad():
-                    for _ in range(steps):
-                        self.net(x)
+                    for x in inputs:
+                        self._batch = next((len(y) for y in tree_leaves(x) if isinstance(y, Tensor)), 1)
+                        self.net(*x if isinstance(x, tuple) else (x,))
             finally:
                 for end in ends:
                     end()
         self.samples += self._batch
         for name, count in self._steps.items():
             self.runs[name] = self.runs.get(name, 0) + count * self._batch
-        self.steps = max(self._steps.values())
 
     def _meets(self, synapse: Synapse) -> Callable[..., None]:
         met = self.met.setdefault(synapse.name, [0.0, 0.0])
 
         def hook(module: Any, inputs: tuple[Any, ...]) -> None:
             x = inputs[0]
-            binary = bool(((x == 0) | (x == 1)).all())
+            binary = bool(self.wiring.layers) and bool(((x == 0) | (x == 1)).all())
             met[int(binary)] += synapse.meets(x if binary else torch.ones_like(x))
 
         return hook
 
-    def report(self, mac_pj: float, ac_pj: float) -> EnergyReport:
+    def _steps_run(self) -> float:
+        """Return the steps of a sample: of most layers, for one used twice in a step runs twice as many."""
+        counts = sorted(runs / self.samples for runs in self.runs.values())
+        return statistics.mode(counts) if counts else 1
+
+    def report(self, mac_pj: float, ac_pj: float, shown: _Shown) -> EnergyReport:
         graded = {layer.name for layer in self.wiring.layers if layer.graded}
         rows = []
         for synapse in self.wiring.synapses:
@@ -286,4 +482,30 @@ class _Meter:
                 Spent(synapse.name, source, mac / self.samples, ac / self.samples, self.wiring.twin(synapse))
             )
         rates = {name: float(c.mean()) / self.runs[name] for name, c in self.counts.items()}
-        return EnergyReport(rows, rates, self.samples, mac_pj, ac_pj)
+        return EnergyReport(
+            rows,
+            rates,
+            self.samples,
+            mac_pj,
+            ac_pj,
+            self._steps_run(),
+            shown.coding,
+            getattr(shown.fitted, "steps", None),
+            shown.spiking,
+            _versions(),
+        )
+
+
+def _versions() -> str:
+    """Return the versions of what computed: this package, torch, and the frameworks in use."""
+    found = []
+    for name in ("snn-ext", "torch", *(name for name in layers.FRAMEWORKS if name in sys.modules)):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:  # run from its sources
+            found.append(name)
+    return ", ".join(found)
+
+
+def _number(value: float) -> str:
+    return f"{value:g}" if value == int(value) else f"{value:.1f}"

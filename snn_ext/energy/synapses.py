@@ -263,12 +263,13 @@ class Synapse:
 class Wiring:
     """The synapses of a network, found by running it on a sample."""
 
-    def __init__(self, net: nn.Module, sample_input: Any) -> None:
-        self.layers = layers.spiking(net)
+    def __init__(self, net: nn.Module, sample_input: Any, needed: bool = True) -> None:
+        self.layers = layers.spiking(net, needed)
         net = getattr(net, "_orig_mod", net)
         inputs = sample_input if isinstance(sample_input, tuple) else (sample_input,)
         inputs = tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, inputs)
         tracer = _Tracer(net)
+        self.batch = next((len(x) for x in _tensors(inputs) if x.dim()), 1)  # until a spiking layer tells
         with layers.untouched(net):
             layers.reset(net)
             net.eval()

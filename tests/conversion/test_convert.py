@@ -9,6 +9,7 @@ import torch
 from conversion_nets import NETS, ResNet, sequential, trained
 from torch import nn
 
+from snn_ext import coding
 from snn_ext.conversion import Options, poisson, simulate
 from snn_ext.conversion.balance import Activations
 from snn_ext.conversion.convert import SAMPLE, Conversion, prepare
@@ -274,7 +275,7 @@ def test_one_run_gives_the_accuracy_at_every_step():
 def test_memory_does_not_grow_with_the_steps(monkeypatch):
     net, images = trained(sequential)
     spiking = prepare(net, images.split(16), Options(progress=False))
-    monkeypatch.setattr(simulate, "LARGEST", 3 * len(images) * 8 * 14 * 14)  # of the widest layer
+    monkeypatch.setattr(coding, "LARGEST", 3 * len(images) * 8 * 14 * 14)  # of the widest layer
     sizes = []
     fire = dict(simulate.CORE)
     fire[Spiking] = lambda layer, x_seq, v: (
@@ -283,8 +284,8 @@ def test_memory_does_not_grow_with_the_steps(monkeypatch):
     )[1]
     labels = torch.zeros(len(images))
     simulate.accuracy_curve(spiking, fire, lambda: None, [(images, labels)], 40)
-    assert max(sizes) == simulate.LARGEST
-    monkeypatch.setattr(simulate, "LARGEST", 1)
+    assert max(sizes) == coding.LARGEST
+    monkeypatch.setattr(coding, "LARGEST", 1)
     assert simulate.at_once(spiking, 1) == 1
 
 

@@ -68,6 +68,7 @@ class TestCounts:
         native.set_step_mode(net, "m")
         multi = measure_energy(net, [x.expand(STEPS, *x.shape)], progress=False)
         assert multi.rows == single.rows
+        assert multi.steps == single.steps == STEPS
         assert multi.rows[1].ac > 0
 
     def test_the_rates(self, face, loader):
@@ -77,6 +78,89 @@ class TestCounts:
         for _ in range(STEPS):
             net(loader[0][0])
         assert rates["1"] == pytest.approx(penalty().item() / STEPS / (3 * 36))
+
+
+class Looped(nn.Module):
+    """A network whose forward runs all steps."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return sum(self.net(x) for _ in range(STEPS))
+
+
+class Twice(nn.Module):
+    """A step that uses one layer of neurons twice, and others once."""
+
+    def __init__(self, face):
+        super().__init__()
+        self.fc, self.shared, self.first, self.last = nn.Linear(4, 4), face.lif(), face.lif(), face.lif()
+
+    def forward(self, x):
+        return self.last(self.shared(self.fc(self.shared(self.fc(self.first(x))))))
+
+
+@pytest.mark.filterwarnings("ignore:.*analogue")
+class TestSteps:
+    def test_a_network_called_once_says_one_step(self, face, loader):
+        report = measure_energy(network(face), loader, progress=False)
+        assert report.steps == 1
+        assert "1 step, input as given" in str(report)
+
+    def test_steps_are_those_that_ran_however_they_ran(self, face, loader):
+        asked = measured(network(face), loader)
+        looped = measure_energy(Looped(network(face)), loader, progress=False)
+        assert asked.steps == looped.steps == STEPS
+        assert f"{STEPS} steps, the same input at every step (direct)" in str(asked)
+        assert f"{STEPS} steps, input as given" in str(looped)
+        assert asked.total_pj == pytest.approx(looped.total_pj)
+
+    def test_a_layer_used_twice_in_a_step_is_no_step_more(self, face):
+        report = measure_energy(Twice(face), [torch.rand(2, 4)], steps=STEPS, progress=False)
+        assert report.steps == STEPS
+
+    def test_random_spikes_may_be_shown_to_any_network(self, face, loader):
+        images = [x.clamp(max=1) for x, _ in loader]
+        report = measured(network(face), images, coding="poisson")
+        assert (report.steps, report.coding, report.rows[0].source) == (STEPS, "poisson", "events")
+        assert report.rows[0].ac > 0
+        with pytest.raises(ValueError, match="coding='poisson' needs a number of steps"):
+            measure_energy(network(face), images, coding="poisson", progress=False)
+        with pytest.raises(ValueError, match=r"outside \[0, 1\]"):
+            measured(network(face), [images[0] + 1], coding="poisson")
+
+
+class TestWithoutSpikes:
+    def test_every_weight_is_a_multiplication_once(self):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5))
+        report = measure_energy(net, [torch.zeros(n, 1, 6, 6) for n in (3, 2)], steps=7, progress=False)
+        assert [(row.name, row.mac, row.ac) for row in report.rows] == [("0", 16 * 27, 0), ("4", 240, 0)]
+        assert report.total_pj == report.twin_pj == (16 * 27 + 240) * 4.6
+        assert (report.steps, report.samples, report.spiking) == (1, 5, False)
+        assert "no spiking layer: called once, every weight as MAC" in str(report)
+        assert net.training
+
+    def test_what_needs_spikes_says_so(self):
+        with pytest.raises(ValueError, match="no spiking layer"):
+            fan_out(nn.Linear(4, 2), torch.rand(1, 4))
+
+
+class TestAnalogue:
+    def test_a_first_layer_that_is_nearly_all_is_warned_of(self, face, loader):
+        net = nn.Sequential(nn.Conv2d(1, 8, 3), face.lif(), nn.Flatten(), nn.Linear(128, 2))
+        with pytest.warns(UserWarning, match="9. % of the energy is spent by the weights '0' on analogue"):
+            report = measured(net, loader)
+        assert report.analogue > 0.9
+        assert report.analogue == pytest.approx(report.energy(report.rows[0]) / report.total_pj)
+
+    def test_events_and_networks_without_spikes_are_not(self, face, loader, recwarn):
+        net = nn.Sequential(nn.Conv2d(1, 8, 3), face.lif(), nn.Flatten(), nn.Linear(128, 2))
+        measured(net, [(x > 0.7).float() for x, _ in loader])
+        measured(nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU()), loader)
+        assert not [w for w in recwarn if "analogue" in str(w.message)]
 
 
 class TestAgainstOthers:
@@ -120,6 +204,7 @@ class TestReport:
         assert "driven by" in text
         assert f"{report.total_pj / 1e3:,.2f}" in text
         assert "mean of 5" in text
+        assert f"torch {torch.__version__.split('+')[0]}" in text
         pytest.importorskip("matplotlib")
         report.draw(tmp_path / "energy.png")
         assert (tmp_path / "energy.png").stat().st_size > 5000
