@@ -1,16 +1,28 @@
-"""The command line: ``snn-ext info``, ``snn-ext demo``, ``snn-ext bench`` and ``snn-ext reproduce``."""
+"""The command line: ``snn-ext info``, ``snn-ext demo``, ``snn-ext bench`` and ``snn-ext reproduce``.
+
+The status is 0 if all went well, 1 if something cannot be done, 2 if it was not understood, 130 after Ctrl-C
+and 143 after a request to end (SIGTERM), each told in one line; and 141 if nobody reads on.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
+import signal
 import sys
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__
+from .terminal import Interrupted, RefusedError, reason, write_problem
 
 FRAMEWORKS = {"snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
 STUDIES = {
@@ -22,11 +34,85 @@ STUDIES = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="snn-ext", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("info", help="versions found, faces available, implementation of each operator")
+    command = "snn-ext"
+    try:
+        with _termination():
+            try:
+                arguments = _parser().parse_args(argv)
+                command = f"snn-ext {arguments.command}"
+                warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
+                status = arguments.run(arguments)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+    except RefusedError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # as in `snn-ext info | head -1`; what is left to write goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + _SIGPIPE
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print(f"{command}:{where}: {reason(error)}; what was finished is kept", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        kept = f"; {interrupt}" if isinstance(interrupt, Interrupted) else ""
+        terminated = _Terminated in map(type, _causes(interrupt))
+        what, number = ("ended", signal.SIGTERM) if terminated else ("interrupted", signal.SIGINT)
+        print(f"{command}: {what}{kept}", file=sys.stderr)
+        return 128 + number
+    return status
+
+
+_SIGPIPE = 13  # Windows has no name for it
+
+
+class _Terminated(KeyboardInterrupt):
+    """A request to end, which is answered like an interrupt."""
+
+
+@contextlib.contextmanager
+def _termination() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that what is finished is kept and what is half done is removed."""
+
+    def end(number: int, frame: Any) -> NoReturn:
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # only the main thread may
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes no abbreviations, and says in one line what it did not understand."""
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**{**named, "allow_abbrev": False})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="snn-ext", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"snn-ext {__version__}")
+    commands = parser.add_subparsers(dest="command")
+    found = commands.add_parser("info", help="versions, faces available, implementation of each operator")
+    found.set_defaults(run=lambda arguments: info())
     demo = commands.add_parser("demo", help="train small mixed networks on real data, beside their twins")
-    demo.add_argument("--seeds", type=_positive, default=1, help="paired repetitions (default: 1)")
+    demo.add_argument("--seeds", type=_number, default=1, help="paired repetitions (default: 1)")
     demo.add_argument("--framework", choices=FRAMEWORKS, help="run one framework only")
     demo.add_argument(
         "--quick", action="store_true", help="few epochs: shows that it runs, not what it reaches"
@@ -36,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     bench.add_argument("--quick", action="store_true", help="few sizes and repeats, under a minute")
     bench.add_argument("--framework", choices=FRAMEWORKS, help="measure one framework only")
     bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
-    bench.add_argument("--threads", type=_positive, help="threads of torch (default: as torch has it)")
+    bench.add_argument("--threads", type=_threads, help="threads of torch (default: as torch has it)")
     bench.add_argument(
         "--output", default="snn-ext-bench", help="picture and JSON to write, without ending (%(default)s)"
     )
@@ -45,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     study.add_argument(
         "--data", default="data", help="folder of the data sets, downloaded if missing (%(default)s)"
     )
-    study.add_argument("--seeds", type=_positive, default=5, help="repetitions (default: %(default)s)")
+    study.add_argument("--seeds", type=_number, default=5, help="repetitions (default: %(default)s)")
     study.add_argument(
         "--folder", default="snn-ext-reproduce", help="where networks and outcomes are kept (%(default)s)"
     )
@@ -53,18 +139,26 @@ def main(argv: list[str] | None = None) -> int:
         "--output",
         help="picture and JSON to write, without ending (snn-ext- and the name of the study)",
     )
-    arguments = parser.parse_args(argv)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.jit")
-    if arguments.command == "info":
-        return info()
-    return {"demo": _demo, "bench": _bench, "reproduce": _reproduce}[arguments.command](arguments)
+    parser.set_defaults(run=functools.partial(_help, parser))
+    for chosen, run in ((demo, _demo), (bench, _bench), (study, _reproduce)):
+        chosen.set_defaults(run=run)
+    return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
-    return value
+def _help(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    parser.print_help()
+    return 0
+
+
+def _number(text: str, most: int = 1000) -> int:
+    """Return a whole number from 1 to `most`."""
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no whole number from 1 to {most}")
+    return int(text)
+
+
+def _threads(text: str) -> int:
+    return _number(text, os.cpu_count() or 1)
 
 
 def faces() -> dict[str, str]:
@@ -95,9 +189,7 @@ def info() -> int:
     print()
     import torch
 
-    if problem := _implementation_problem():
-        print(problem, file=sys.stderr)
-        return 1
+    _refuse_if(_implementation_problem())
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     for device in devices:
         for neuron in operators.NEURONS:
@@ -110,6 +202,11 @@ def info() -> int:
     return 0
 
 
+def _refuse_if(problem: str) -> None:
+    if problem:
+        raise RefusedError(problem)
+
+
 def _implementation_problem() -> str:
     from .ops import dispatch
 
@@ -120,17 +217,19 @@ def _implementation_problem() -> str:
     return ""
 
 
-def _output_problem(command: str, path: Path) -> str:
-    """Return why the picture cannot be written, before anything has been computed for it."""
+def _picture_problem(path: Path) -> str:
+    """Return why `path` does not name a picture, before anything has been computed for it."""
     from matplotlib.figure import Figure
 
     kinds = sorted(Figure().canvas.get_supported_filetypes())
     if path.is_dir() or path.suffix.lstrip(".").lower() not in kinds:
         return f"--output {path} does not name a picture; end it in one of: {', '.join(kinds)}"
-    folder = path.resolve().parent
-    if not os.access(folder, os.W_OK):
-        return f"snn-ext {command} cannot write into {folder}; choose another file with --output"
     return ""
+
+
+def _written(output: str) -> tuple[Path, Path]:
+    """Return the files that `output` without an ending stands for."""
+    return Path(f"{output}.json"), Path(f"{output}.png")
 
 
 def _version(package: str) -> str:
@@ -140,8 +239,8 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _ready(arguments: argparse.Namespace, needed: tuple[str, ...], picture: str) -> list[str]:
-    """Return the frameworks that a command can use, or none after a line that says what is missing."""
+def _ready(arguments: argparse.Namespace, needed: tuple[str, ...], files: Iterable[Path]) -> list[str]:
+    """Return the frameworks that a command can use; refuse if anything is missing or in the way."""
     command, state = arguments.command, faces()
     if arguments.framework:
         state = {arguments.framework: state[arguments.framework]}
@@ -158,19 +257,18 @@ def _ready(arguments: argparse.Namespace, needed: tuple[str, ...], picture: str)
         problem = (
             f"snn-ext {command} needs {', '.join(missing)}; install with: pip install 'snn-ext[{command}]'"
         )
-    problem = problem or _implementation_problem() or _output_problem(command, Path(picture))
-    if problem:
-        print(problem, file=sys.stderr)
-        return []
+    _refuse_if(problem or _implementation_problem() or write_problem(files, f"snn-ext {command}"))
     for problem in filter(None, state.values()):
         print(f"{problem}  (running the other framework)")
     return available
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    available = _ready(arguments, ("matplotlib", "rich", "sklearn"), arguments.output)
-    if not available:
-        return 1
+    path = Path(arguments.output)
+    needed = ("matplotlib", "rich", "sklearn")
+    if importlib.util.find_spec("matplotlib"):
+        _refuse_if(_picture_problem(path))
+    available = _ready(arguments, needed, (path, path.with_name(f"{path.stem}-energy{path.suffix}")))
     from .demo.run import run
 
     run(available, seeds=arguments.seeds, quick=arguments.quick, output=arguments.output)
@@ -181,17 +279,8 @@ def _bench(arguments: argparse.Namespace) -> int:
     import torch
 
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        print("snn-ext bench --device cuda: torch finds no CUDA device; use --device cpu", file=sys.stderr)
-        return 1
-    available = _ready(arguments, ("matplotlib", "rich"), f"{arguments.output}.png")
-    if not available:
-        return 1
-    if Path(f"{arguments.output}.json").is_dir():
-        print(
-            f"--output {arguments.output}: {arguments.output}.json is a folder; choose another",
-            file=sys.stderr,
-        )
-        return 1
+        _refuse_if("snn-ext bench --device cuda: torch finds no CUDA device; use --device cpu")
+    available = _ready(arguments, ("matplotlib", "rich"), _written(arguments.output))
     from .bench.memory import keep_freed
     from .bench.run import FULL, QUICK, run
 
@@ -222,11 +311,11 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         problem = (
             f"snn-ext reproduce needs {', '.join(missing)}; install with: pip install 'snn-ext[reproduce]'"
         )
-    problem = problem or _implementation_problem()
-    problem = problem or _output_problem("reproduce", Path(f"{output}.png"))
-    if problem:
-        print(problem, file=sys.stderr)
-        return 1
+    problem = problem or _implementation_problem() or write_problem(_written(output), "snn-ext reproduce")
+    for name in ("data", "folder"):
+        if not problem and Path(getattr(arguments, name)).is_file():
+            problem = f"--{name} {getattr(arguments, name)} is a file; name a folder"
+    _refuse_if(problem)
     from .reproduce.run import run
 
     run(arguments.study, arguments.data, Path(arguments.folder), seeds=arguments.seeds, output=output)

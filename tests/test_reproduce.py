@@ -1,8 +1,10 @@
 """The studies, end to end on images of their own making."""
 
+import dataclasses
 import importlib.util
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +15,16 @@ pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 
 from snn_ext import cli
-from snn_ext.reproduce import conversion, conversion_report, data, energy, energy_report, networks, training
+from snn_ext.reproduce import (
+    conversion,
+    conversion_report,
+    data,
+    energy,
+    energy_report,
+    networks,
+    store,
+    training,
+)
 
 
 @pytest.fixture
@@ -42,6 +53,7 @@ def small(monkeypatch):
         rate=0.1,
         augment=False,
     )
+    monkeypatch.setattr(data, "SHAPES", {"mnist": (6, 6)})
     monkeypatch.setattr(conversion, "KINDS", {"tiny": kind})
     monkeypatch.setattr(conversion, "HELD_OUT", 100)
     monkeypatch.setattr(conversion, "CALIBRATION", 50)
@@ -83,10 +95,267 @@ def test_the_conversion_study_runs_writes_draws_and_goes_on_where_it_stopped(
     assert json.loads(json.dumps(again)) == results
 
 
+TITLES = ("plain", "lower percentile", "half start")
+
+
+@pytest.fixture
+def few(small, monkeypatch, tmp_path):
+    """Three arms of the study of conversion, and none of SpikingJelly's."""
+    monkeypatch.chdir(tmp_path)
+    chosen = [arm for arm in conversion.arms() if arm.title in TITLES]
+    monkeypatch.setattr(conversion, "arms", lambda: chosen)
+    monkeypatch.setattr(conversion, "native_arms", lambda calibration: {})
+
+
+def study(folder, work, capsys, seeds=1):
+    """Run the study; return its status and what it said on the way out."""
+    named = {"--data": folder, "--folder": work, "--seeds": seeds}
+    status = cli.main(["reproduce", "conversion", *(str(part) for pair in named.items() for part in pair)])
+    return status, capsys.readouterr().err
+
+
+def interrupt(*arguments, **named):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("few")
+def test_an_interrupted_study_keeps_what_was_finished(folder, tmp_path, capsys, monkeypatch):
+    work, curve = tmp_path / "work", conversion.Case.curve
+    calls = iter(range(3))  # one for the tuning, one for the first arm
+    monkeypatch.setattr(
+        conversion.Case, "curve", lambda *a, **k: interrupt() if next(calls) == 2 else curve(*a, **k)
+    )
+    status, err = study(folder, work, capsys)
+    assert status == 130
+    assert err == (
+        f"snn-ext reproduce: interrupted; what is done is kept in {work}, and the same command goes on from "
+        "there\n"
+    )
+    assert sorted(path.name for path in work.iterdir()) == ["tiny-0.json", "tiny-0.pt", "tiny-tuned.json"]
+    assert list(json.loads((work / "tiny-0.json").read_text())["arms"]) == ["plain"]
+    ran = []
+    monkeypatch.setattr(
+        conversion.Case, "curve", lambda *a, **k: ran.append(a[1]["initial"]) or curve(*a, **k)
+    )
+    monkeypatch.setattr(conversion, "train", interrupt)  # the network is not trained again
+    assert study(folder, work, capsys)[0] == 0
+    assert ran == [0.0, 0.5]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_store_says_what_it_was_made_with_and_is_not_used_for_anything_else(
+    folder, small, tmp_path, capsys, monkeypatch
+):
+    work = tmp_path / "work"
+    assert study(folder, work, capsys) == (0, "")
+    made = json.loads((work / "tiny-0.json").read_text())["made with"]
+    assert made["versions"] == store.versions()
+    assert len(made["data"]) == 32
+    assert "Linear(in_features=36" in made["settings"]
+    assert torch.load(work / "tiny-0.pt")["made with"]["data"] == made["data"]
+
+    # other data: refused, nothing is touched
+    with np.load(folder / "mnist.npz") as stored:
+        arrays = dict(stored)
+    other = tmp_path / "other"
+    other.mkdir()
+    np.savez(other / "mnist.npz", **{**arrays, "test_images": arrays["test_images"] // 2})
+    status, err = study(other, work, capsys)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert "was made from another data set than mnist in the folder of --data; remove it, or choose" in err
+    # the same data, packed otherwise, are the same data
+    np.savez_compressed(other / "mnist.npz", **arrays)
+    monkeypatch.setattr(conversion, "Case", None)
+    assert study(other, work, capsys) == (0, "")
+
+
+@pytest.mark.usefixtures("few")
+def test_a_network_that_was_made_with_other_versions_or_settings_is_not_used(
+    folder, small, tmp_path, capsys, monkeypatch
+):
+    work = tmp_path / "work"
+    assert study(folder, work, capsys) == (0, "")
+    before = {path.name: path.read_bytes() for path in work.iterdir()}
+    real = store.versions()
+    monkeypatch.setattr(store, "versions", lambda: {**real, "torch": "1.2.3"})
+    status, err = study(folder, work, capsys)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert f"torch {real['torch']}" in err
+    assert "torch 1.2.3" in err
+    assert {path.name: path.read_bytes() for path in work.iterdir()} == before
+    monkeypatch.setattr(store, "versions", lambda: real)
+
+    # other settings of the network: trained and measured again
+    monkeypatch.setitem(conversion.KINDS, "tiny", small._replace(rate=0.2))
+    assert study(folder, work, capsys) == (0, "")
+    after = {path.name: path.read_bytes() for path in work.iterdir()}
+    assert set(after) == set(before)
+    assert all(after[name] != before[name] for name in before)
+    # another grid: that arm is tuned and measured again, the network stays
+    monkeypatch.setattr(conversion, "PERCENTILES", (0.5,))
+    arms = [
+        a if not a.grid else dataclasses.replace(a, grid=(("percentile", (0.5,)),)) for a in conversion.arms()
+    ]
+    monkeypatch.setattr(conversion, "arms", lambda: arms)
+    assert study(folder, work, capsys) == (0, "")
+    assert (work / "tiny-0.pt").read_bytes() == after["tiny-0.pt"]
+    assert json.loads((work / "tiny-tuned.json").read_text())["lower percentile"]["best"] == {
+        "percentile": 0.5
+    }
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("name", ["tiny-0.json", "tiny-0.pt", "tiny-tuned.json"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1, 2]", b"{}", b"PK\x03\x04 and no more", b'{"made with": 3}']
+)
+def test_a_store_that_is_corrupt_or_foreign_is_one_line_before_any_work(
+    name, content, folder, tmp_path, capsys, monkeypatch
+):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / name).write_bytes(content)
+    (work / "tiny-0.json.part").write_text("of a run that was killed")
+    monkeypatch.setattr(conversion, "train", None)
+    status, err = study(folder, work, capsys)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert err.startswith(f"{work / name} ")
+    assert err.endswith("; remove it, or choose another folder with --folder\n")
+    assert [path.name for path in work.iterdir()] == [name]
+    assert (work / name).read_bytes() == content
+
+
+@pytest.mark.usefixtures("few")
+def test_a_store_of_another_form_is_refused(folder, tmp_path, capsys):
+    work = tmp_path / "work"
+    assert study(folder, work, capsys) == (0, "")
+    for name, value in (
+        ("tiny-0.pt", {"weights": {}}),
+        ("tiny-0.json", {"ann": 1}),
+        ("tiny-tuned.json", {"x": 1}),
+    ):
+        file = work / name
+        kept = file.read_bytes()
+        if name.endswith(".pt"):
+            torch.save({"made with": torch.load(file)["made with"], **value}, file)
+        else:
+            file.write_text(json.dumps({"made with": json.loads(kept)["made with"], **value}))
+        status, err = study(folder, work, capsys)
+        assert status == 1
+        assert err == (
+            f"{file} is not what this study keeps under that name; remove it, or choose another folder with "
+            "--folder\n"
+        )
+        file.write_bytes(kept)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_disk_that_fills_up_is_one_line_and_leaves_what_was_there(folder, tmp_path, capsys, monkeypatch):
+    work, write = tmp_path / "work", store.Path.write_bytes
+
+    def full(file, content):
+        if "tuned" in file.name:
+            write(file, content[: len(content) // 2])
+            raise OSError(28, "No space left on device", str(file))
+        return write(file, content)
+
+    monkeypatch.setattr(store.Path, "write_bytes", full)
+    status, err = study(folder, work, capsys)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert err.endswith("No space left on device; what was finished is kept\n")
+    assert [path.name for path in work.iterdir()] == ["tiny-0.pt"]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_place_that_cannot_be_used_is_one_line_before_any_work(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(conversion, "train", None)
+    file = tmp_path / "file"
+    file.write_text("")
+    for where, what in (
+        ((folder, file), f"--folder {file} is a file; name a folder"),
+        ((file, tmp_path / "work"), f"--data {file} is a file; name a folder"),
+        ((folder, file / "work"), f"{file / 'work'} cannot be written (Not a directory); choose another"),
+    ):
+        status, err = study(*where, capsys)
+        assert status == 1
+        assert err.count("\n") == 1
+        assert what in err
+    monkeypatch.setattr(store, "ROOM", 1 << 60)
+    assert "free, a study needs" in study(folder, tmp_path / "work", capsys)[1]
+    monkeypatch.setattr(store, "ROOM", 0)
+    status, err = study(folder, tmp_path / "work", capsys, seeds=4)
+    assert status == 1
+    assert err == "--seeds 4: mnist has test images for 3; take 3\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (b"", "cannot be read"),
+        (b"no archive", "cannot be read"),
+        ({"train_labels": None}, "has no train_labels of shape (N,)"),
+        ({"test_images": None}, "has no test_images"),
+        (
+            {"test_images": np.zeros((60, 5, 5), np.uint8)},
+            "has test_images of shape (60, 5, 5) and type uint8",
+        ),
+        ({"test_images": np.zeros((60, 6, 6))}, "has test_images of shape (60, 6, 6) and type float64"),
+        ({"test_labels": np.full(60, 10)}, "has test_labels from 10 to 10"),
+        ({"test_labels": np.full(60, "x", object)}, "cannot be read"),
+    ],
+)
+@pytest.mark.usefixtures("few")
+def test_data_that_cannot_be_used_are_one_line_that_says_what_is_wanted(
+    change, what, folder, tmp_path, capsys
+):
+    file = folder / "mnist.npz"
+    if isinstance(change, bytes):
+        file.write_bytes(change)
+    else:
+        with np.load(file) as stored:
+            arrays = {**stored, **change}
+        np.savez(file, **{key: array for key, array in arrays.items() if array is not None})
+    status, err = study(folder, tmp_path / "work", capsys)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert err.startswith(f"{file} {what}")
+    assert f"{file} holds train_images and test_images (uint8, shape (N, 6, 6)), train_labels and" in err
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(("name", "url"), [("MNIST", "ossci-datasets"), ("CIFAR10", "cs.toronto.edu")])
+def test_offline_it_says_which_file_to_bring_and_where_it_is_found(name, url, tmp_path, capsys, monkeypatch):
+    datasets = pytest.importorskip("torchvision.datasets")
+    key = {"MNIST": "mnist", "CIFAR10": "cifar10"}[name]
+    monkeypatch.setattr(data, "SHAPES", {key: (6, 6)})
+    monkeypatch.setitem(conversion.KINDS, "tiny", conversion.KINDS["tiny"]._replace(data=key))
+
+    class Offline(getattr(datasets, name)):
+        def __init__(self, *arguments, **named):
+            sys.stderr.write("0%\r50%\r")
+            raise RuntimeError("Error downloading:\n<urlopen error [Errno -3]>")
+
+    monkeypatch.setattr(datasets, name, Offline)
+    status, err = study(tmp_path / "data", tmp_path / "work", capsys)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert "\r" not in err
+    assert err.startswith(f"{name} is not in {tmp_path / 'data'} and cannot be downloaded from https://")
+    assert url in err
+    assert "(Error downloading: <urlopen error [Errno -3]>); bring it there by hand: " in err
+    assert f"{tmp_path / 'data' / key}.npz holds train_images and test_images (uint8, shape (N, 6, 6))" in err
+
+
 @pytest.fixture
 def small_energy(monkeypatch):
     """One small network with two kinds of neurons, two short stages."""
     kind = energy.Kind("tiny convolutions", "mnist", 6, (1, 4, 8), 6, 0.2, False, 256, 0.05, 60)
+    monkeypatch.setattr(data, "SHAPES", {"mnist": (6, 6)})
     monkeypatch.setattr(energy, "KINDS", {"tiny": kind})
     monkeypatch.setattr(energy, "NEURONS", ("LIF", "VSN"))
     monkeypatch.setattr(energy, "STRENGTHS", (0.5, 20.0))

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..ops import dispatch
+from ..terminal import Interrupted, Progress, whole
 from . import conversion, memory, networks, report
 from .cases import Case, cases, copies, forced, forward, step
 from .picture import draw
@@ -75,46 +75,46 @@ def run(
     if not console.is_terminal:
         console.width = 120
     before = torch.get_num_threads()
+    results: dict[str, Any] = {}
     if threads:
         torch.set_num_threads(threads)
     try:
-        results: dict[str, Any] = {"versions": _versions(frameworks), "machine": _machine(device, kept)}
+        results |= {"versions": _versions(frameworks), "machine": _machine(device, kept)}
         console.print(report.header(results))
-        with Progress(
-            TextColumn("{task.description:<48}"), BarColumn(), TimeElapsedColumn(), console=console
-        ) as progress:
-            total = (
-                len(plan.sizes)
-                + len(frameworks) * (1 + 2 * len(networks.NETWORKS))
-                + len(conversion.NETWORKS)
-            )
-            bar = progress.add_task("", total=total)
-
-            def tick(what: str) -> None:
-                progress.update(bar, description=what)
-
-            def measured(results: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-                found = []
-                for result in results:
-                    found.append(result)
-                    progress.advance(bar)
-                return found
-
-            results["sizes"] = measured(_sizes(frameworks, plan, device, tick))
-            results["memory"] = measured(_memory(frameworks, plan, device, tick))
-            results["networks"] = measured(_networks(frameworks, plan, device, tick))
-            results["penalties"] = measured(_penalties(frameworks, plan, device, tick))
-            results["conversion"] = measured(_conversion(frameworks, plan, device, tick))
+        total = (
+            len(plan.sizes) + len(frameworks) * (1 + 2 * len(networks.NETWORKS)) + len(conversion.NETWORKS)
+        )
+        with Progress(console, total) as progress:
+            for part, measured in PARTS.items():
+                results[part] = []
+                for result in measured(frameworks, plan, device, progress):
+                    results[part].append(result)
+                    progress.advance()
         results["exponents"] = _exponents(results["sizes"])
+    except KeyboardInterrupt as interrupt:
+        raise _kept(results, Path(f"{output}-interrupted.json").resolve()) from interrupt
     finally:
         torch.set_num_threads(before)
     for table in report.tables(results, HEADLINE):
         console.print(table)
     figures, picture = (Path(f"{output}{ending}").resolve() for ending in (".json", ".png"))
-    figures.write_text(json.dumps(results, indent=1) + "\n")
+    _write(results, figures)
     draw(results, picture)
     console.print(f"figures: {figures}\npicture: {picture}", soft_wrap=True)
     return results
+
+
+def _write(results: dict[str, Any], file: Path) -> None:
+    with whole(file) as part:
+        part.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _kept(results: dict[str, Any], file: Path) -> KeyboardInterrupt:
+    """Write what was measured until an interrupt; return one that says where."""
+    if not any(results.get(part) for part in PARTS):
+        return Interrupted("nothing was measured yet")
+    _write(results, file)
+    return Interrupted(f"what was measured until then is in {file}")
 
 
 def _sizes(frameworks: list[str], plan: Plan, device: torch.device, tick: Any) -> Iterator[dict[str, Any]]:
@@ -251,6 +251,16 @@ def _conversion(
                 for name, values in times.items()
             ],
         }
+
+
+PARTS = {
+    "sizes": _sizes,
+    "memory": _memory,
+    "networks": _networks,
+    "penalties": _penalties,
+    "conversion": _conversion,
+}
+"""What is measured, by its name in the results."""
 
 
 def _exponents(sizes: list[dict[str, Any]], least: int = 2**18) -> list[dict[str, Any]]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from tqdm import tqdm
 
 from .. import checks
 from ..coding import check_coding, check_images, check_seed, poisson
+from ..terminal import track
 from . import balance, fit, weights
 from .graph import read
 from .spiking import Converted, Neurons, Spiking, assemble, input_norms
@@ -197,7 +197,7 @@ class Conversion:
             total = len(calibration)  # type: ignore[arg-type]
         except TypeError:  # a stream has none
             total = None
-        with tqdm(total=total, desc="calibrate", unit="batch", disable=not progress, leave=False) as bar:
+        with track(total=total, desc="calibrate", unit="batch", disable=not progress, leave=False) as bar:
             self.activations = balance.calibrate(self.reading, seen(), bar.update)
         self.images = kept.images
         self.norms = input_norms(self.reading)
@@ -261,7 +261,7 @@ class Conversion:
             x_seq = poisson(images, options.steps, generator)
         else:
             x_seq = images.expand(options.steps, *images.shape)
-        with tqdm(
+        with track(
             total=len(layers), desc="fit offsets", unit="layer", disable=not options.progress, leave=False
         ) as bar:
             fit.fit_offsets(

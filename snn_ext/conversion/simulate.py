@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from tqdm import tqdm
 
 from .. import functional
 from ..coding import at_most, check_coding, check_seed, check_steps, parts
 from ..neurons.lifb import LIFB
 from ..surrogate import ATan
+from ..terminal import track
 from .spiking import MaxPool, Spiking, converted, fitted
 
 Fire = Callable[[Any, Tensor, Any], tuple[Tensor, Any]]
@@ -161,7 +161,7 @@ def accuracy_curve(
     try:
         return curve(
             fresh,
-            (tuple(x.to(device) for x in _pair(batch)) for batch in tqdm(loader, **_bar(progress))),  # type: ignore[misc]
+            (tuple(x.to(device) for x in _pair(batch)) for batch in track(loader, **_bar(progress))),  # type: ignore[misc]
             steps,
             coding=fitted(net).coding if coding is None else coding,
             seed=seed,

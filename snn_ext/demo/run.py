@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..terminal import Interrupted, Progress
 from . import conversion, energy
 from .networks import ARMS, Network
 from .picture import draw
@@ -51,25 +52,19 @@ def run(frameworks: list[str], *, seeds: int, quick: bool, output: str) -> Outco
         f"1 thread, {seeds} seed{'s' if seeds > 1 else ''}"
     )
     outcomes: Outcomes = defaultdict(list)
-    with Progress(
-        TextColumn("{task.description:<42}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
-        total = seeds * len(frameworks) * len(ARMS) * sum(task.epochs * task.folds for task in tasks)
-        bar = progress.add_task("", total=total)
-        for seed in range(seeds):
-            for task in tasks:
-                for framework in frameworks:
-                    for arm in ARMS:
-                        progress.update(bar, description=f"{task.name}, {TITLES[framework]}, {ROWS[arm]}")
-                        outcome = train(task, framework, arm, seed, tick=lambda: progress.advance(bar))
-                        outcomes[task.name, framework, arm].append(outcome)
-    console.print(LEGEND)
-    for task in tasks:
-        console.print(_scores(task, frameworks, outcomes))
+    total = seeds * len(frameworks) * len(ARMS) * sum(task.epochs * task.folds for task in tasks)
+    try:
+        with Progress(console, total) as progress:
+            for seed, task, framework, arm in itertools.product(range(seeds), tasks, frameworks, ARMS):
+                progress(f"{task.name}, {TITLES[framework]}, {ROWS[arm]}")
+                outcome = train(task, framework, arm, seed, tick=progress.advance)
+                outcomes[task.name, framework, arm].append(outcome)
+    except KeyboardInterrupt as interrupt:
+        if not outcomes:
+            raise
+        _print_scores(console, tasks, frameworks, outcomes)
+        raise Interrupted("the tables above hold what was trained until then") from interrupt
+    _print_scores(console, tasks, frameworks, outcomes)
     if seeds > 1:
         console.print(_differences(frameworks, outcomes, seeds))
     for part in _conversion(frameworks, outcomes):
@@ -94,6 +89,13 @@ def run(frameworks: list[str], *, seeds: int, quick: bool, output: str) -> Outco
     return outcomes
 
 
+def _print_scores(console: Console, tasks: Sequence[Task], frameworks: list[str], outcomes: Outcomes) -> None:
+    console.print(LEGEND)
+    for task in tasks:
+        if any(name == task.name for name, _, _ in outcomes):
+            console.print(_scores(task, frameworks, outcomes))
+
+
 def _scores(task: Task, frameworks: list[str], outcomes: Outcomes) -> Table:
     s = "" if task.steps == 1 else "s"
     how = f"{task.folds}-fold cross-validation" if task.folds > 1 else "one split of 80 to 20"
@@ -109,7 +111,9 @@ def _scores(task: Task, frameworks: list[str], outcomes: Outcomes) -> Table:
         table.add_column(column, justify="right")
     for framework in frameworks:
         for arm in ARMS:
-            results = outcomes[task.name, framework, arm]
+            results = outcomes.get((task.name, framework, arm))
+            if not results:  # interrupted before
+                continue
             table.add_row(
                 TITLES[framework],
                 ROWS[arm],

@@ -39,9 +39,9 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from tqdm import tqdm
 
 from ..coding import at_most, check_coding, check_seed, parts
+from ..terminal import track
 from . import layers
 from .layers import Layer
 from .synapses import Synapse, Wiring
@@ -315,7 +315,7 @@ def measure_energy(
         raise ValueError("net is empty; give at least one network")
     shows = {name: _Shown(network, steps, coding, seed) for name, network in networks.items()}
     meters: dict[str, _Meter] = {}
-    for batch in tqdm(loader, "energy", disable=not progress):
+    for batch in track(loader, "energy", disable=not progress):
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         for name, show in shows.items():
             if name not in meters:

@@ -11,6 +11,8 @@ their rules.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,11 @@ from .. import functional
 from ..conversion import Options, simulate
 from ..conversion.convert import Conversion
 from ..conversion.spiking import Spiking
+from ..terminal import RefusedError
 from . import store
-from .data import Images, load
-from .networks import KINDS
-from .training import accuracy, train
+from .data import Found, Images, find, load
+from .networks import KINDS, Kind
+from .training import BATCH, accuracy, train
 
 STEPS = (4, 8, 16, 32, 64, 128)
 TUNED_AT = 16
@@ -149,33 +152,31 @@ class Case:
     """One network of one seed, with what its arms share."""
 
     def __init__(
-        self, kind: str, seed: int, data: str | Path, folder: Path, tick: Callable[[str], None]
+        self, kind: str, seed: int, data: str | Path, kept: store.Store, tick: Callable[[str], None]
     ) -> None:
         self.kind, self.seed = KINDS[kind], seed
         training, test = load(self.kind.data, data)
         held = Images(training.images[-HELD_OUT:], training.labels[-HELD_OUT:])
-        self.ann = self._trained(kind, training, folder, tick)
+        self.ann = self._trained(kind, training, kept, tick)
         number = TESTED[self.kind.data]
         start = seed * number
-        if start + number > len(test.labels):
-            raise ValueError(
-                f"seed={seed}: {KINDS[kind].data} has test images for {len(test.labels) // number} seeds"
-            )
         self.test = Images(test.images[start : start + number], test.labels[start : start + number])
         self.validation = Images(held.images[-number:], held.labels[-number:])
         self.calibration = list(held.images[:CALIBRATION].split(64))
         self.conversion = Conversion(self.ann, self.calibration, progress=False)
         self.whole = test
 
-    def _trained(self, kind: str, training: Images, folder: Path, tick: Callable[[str], None]) -> nn.Module:
+    def _trained(
+        self, kind: str, training: Images, kept: store.Store, tick: Callable[[str], None]
+    ) -> nn.Module:
+        found = _kept_network(kept, kind, self.seed)
         torch.manual_seed(self.seed)
         net: nn.Module = self.kind.build()
-        file = folder / f"{kind}-{self.seed}.pt"
-        if file.exists():
-            net.load_state_dict(torch.load(file))
+        if found:
+            net.load_state_dict(found["weights"])
             return net.eval()
         used = Images(training.images[:-HELD_OUT], training.labels[:-HELD_OUT])
-        batches = self.kind.epochs * (len(used.labels) // 128)
+        batches = self.kind.epochs * (len(used.labels) // BATCH)
         done = iter(range(1, batches + 1))
         train(
             net,
@@ -186,7 +187,8 @@ class Case:
             augment=self.kind.augment,
             tick=lambda: tick(f"training, {100 * next(done) // batches} %"),
         )
-        store.save(file, net.state_dict())
+        weights = {"weights": net.state_dict()}
+        kept.write(f"{kind}-{self.seed}.pt", _network_settings(self.kind), self.kind.data, weights)
         return net
 
     def curve(
@@ -234,12 +236,9 @@ def _fire_bursts(layer: Spiking, x_seq: Tensor, v: Tensor | None) -> tuple[Tenso
     return y_seq, v
 
 
-def tune(case: Case, file: Path, tick: Callable[[str], None]) -> None:
-    """Write the best setting of each arm that has a grid to `file`, by title, if it is not there yet."""
-    best = store.read(file) or {}
-    for arm in arms():
-        if not arm.grid or arm.title in best:
-            continue
+def tune(case: Case, best: dict[str, Any], write: Callable[[], None], tick: Callable[[str], None]) -> None:
+    """Put the best setting of each arm that has a grid into `best`, by title, if it is not there yet."""
+    for arm in _untuned(best):
         scores = []
         for setting in arm.choices():
             tick(f"tuning, {arm.title}")
@@ -248,18 +247,25 @@ def tune(case: Case, file: Path, tick: Callable[[str], None]) -> None:
             except ValueError:  # a strength that would make a threshold negative
                 score = -1.0
             scores.append((score, setting))
-        best[arm.title] = max(scores, key=lambda pair: pair[0])[1]
-        store.write(file, best)
+        best[arm.title] = {"among": _grid(arm), "best": max(scores, key=lambda pair: pair[0])[1]}
+        write()
 
 
-def measure(case: Case, tuned: dict[str, dict[str, Any]], file: Path, tick: Callable[[str], None]) -> None:
-    """Write the accuracy of every arm after each of `STEPS` to `file`, where it is not there already."""
-    outcome = store.read(file) or {
-        "ann, all test images": accuracy(case.ann, case.whole),
-        "ann": accuracy(case.ann, case.test),
-        "settings": {},
-        "arms": {},
-    }
+def measure(
+    case: Case,
+    tuned: dict[str, dict[str, Any]],
+    outcome: dict[str, Any],
+    write: Callable[[], None],
+    tick: Callable[[str], None],
+) -> None:
+    """Put the accuracy of every arm after each of `STEPS` into `outcome`, where it is not there already."""
+    if not outcome:
+        outcome |= {
+            "ann, all test images": accuracy(case.ann, case.whole),
+            "ann": accuracy(case.ann, case.test),
+            "settings": {},
+            "arms": {},
+        }
     for arm in arms():
         settings, known = _settings(arm, tuned), outcome["settings"]
         if known.get(arm.title) == settings:
@@ -272,12 +278,12 @@ def measure(case: Case, tuned: dict[str, dict[str, Any]], file: Path, tick: Call
             options = {**arm.options, **tuned.get(arm.title, {})}
             outcome["arms"][arm.title] = case.curve(options, case.test, STEPS[-1], arm.coding, arm.bursts)
         known[arm.title] = settings
-        store.write(file, outcome)
+        write()
     for title, convert in native_arms(case.calibration).items():
         if title not in outcome["arms"]:
             tick(title)
             outcome["arms"][title] = case.native_curve(convert)
-            store.write(file, outcome)
+            write()
 
 
 def run(
@@ -288,23 +294,100 @@ def run(
     seeds: Iterable[int] = range(5),
     tick: Callable[[str, int, str], None] = lambda kind, seed, what: None,
 ) -> dict[str, Any]:
-    """Run what is missing in `folder`, where each seed's outcome is kept, and return all results."""
-    folder.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {"versions": store.versions(), "steps": STEPS, "tested": TESTED, "networks": {}}
-    for kind in KINDS if kinds is None else kinds:
-        tuning = folder / f"{kind}-tuned.json"
-        if not {arm.title for arm in arms() if arm.grid} <= set(store.read(tuning) or {}):
-            tell = _for(tick, kind, 0)
-            tune(Case(kind, 0, data, folder, tell), tuning, tell)
-        tuned = store.read(tuning)
-        outcomes = []
-        for seed in seeds:
-            file, tell = folder / f"{kind}-{seed}.json", _for(tick, kind, seed)
-            if not _complete(store.read(file), tuned):
-                measure(Case(kind, seed, data, folder, tell), tuned, file, tell)
-            outcomes.append(store.read(file))
-        results["networks"][kind] = {"title": KINDS[kind].title, "tuned": tuned, "seeds": outcomes}
-    return results
+    """Run what is missing in `folder`, where each seed's outcome is kept, and return all results.
+
+    Raises
+    ------
+    RefusedError
+        Before anything is computed: the data, the folder or a file in it cannot be used.
+    """
+    chosen, seeds = {name: KINDS[name] for name in (KINDS if kinds is None else kinds)}, list(seeds)
+    found = {name: find(name, data) for name in sorted({kind.data for kind in chosen.values()})}
+    _check_images(found, seeds)
+    kept = store.Store(folder, {name: one.fingerprint for name, one in found.items()})
+    tunings = {name: kept.read(f"{name}-tuned.json", *_tuning(kind)) or {} for name, kind in chosen.items()}
+    outcomes = {
+        name: {seed: kept.read(f"{name}-{seed}.json", *_outcome(kind)) or {} for seed in seeds}
+        for name, kind in chosen.items()
+    }
+    for name, seed in itertools.product(chosen, {0, *seeds}):
+        _kept_network(kept, name, seed)
+    for name, kind in chosen.items():
+        best = tunings[name]
+        if _untuned(best):
+            tell = _for(tick, name, 0)
+            write = functools.partial(kept.write, f"{name}-tuned.json", *_tuning(kind)[:2], best)
+            tune(Case(name, 0, data, kept, tell), best, write, tell)
+        tuned = {title: arm["best"] for title, arm in best.items()}
+        for seed, outcome in outcomes[name].items():
+            if not _complete(outcome, tuned):
+                tell = _for(tick, name, seed)
+                write = functools.partial(kept.write, f"{name}-{seed}.json", *_outcome(kind)[:2], outcome)
+                measure(Case(name, seed, data, kept, tell), tuned, outcome, write, tell)
+        tunings[name] = tuned
+    return {
+        "versions": kept.versions,
+        "steps": STEPS,
+        "tested": TESTED,
+        "networks": {
+            name: {"title": kind.title, "tuned": tunings[name], "seeds": list(outcomes[name].values())}
+            for name, kind in chosen.items()
+        },
+    }
+
+
+def _check_images(found: dict[str, Found], seeds: list[int]) -> None:
+    """Raise unless the data sets have the images that are held back, and test images of their own a seed."""
+    for name, one in found.items():
+        if one.training < HELD_OUT + BATCH:
+            raise RefusedError(
+                f"{name} has {one.training} training images; the study needs {HELD_OUT + BATCH} and more"
+            )
+        if (most := one.test // TESTED[name]) <= max(seeds):
+            raise RefusedError(f"--seeds {max(seeds) + 1}: {name} has test images for {most}; take {most}")
+
+
+def _network_settings(kind: Kind) -> str:
+    return f"{kind.build()}, {kind[2:]}, {HELD_OUT} held out"
+
+
+def _tuning(kind: Kind) -> tuple[str, str, Callable[[Any], bool]]:
+    """Return what the store asks of a file with the best settings: its settings, its data, its form."""
+
+    def fits(value: Any) -> bool:
+        return all(isinstance(arm, dict) and set(arm) == {"among", "best"} for arm in value.values())
+
+    settings = f"{_network_settings(kind)}, {CALIBRATION}, {TESTED[kind.data]} images, {TUNED_AT} steps"
+    return settings, kind.data, fits
+
+
+def _outcome(kind: Kind) -> tuple[str, str, Callable[[Any], bool]]:
+    """Return the same of a file with the outcome of a seed."""
+
+    def fits(value: Any) -> bool:
+        return {"ann", "settings", "arms"} <= set(value) and set(value["settings"]) <= set(value["arms"])
+
+    settings = f"{_network_settings(kind)}, {CALIBRATION}, {TESTED[kind.data]} images, {STEPS} steps"
+    return settings, kind.data, fits
+
+
+def _kept_network(kept: store.Store, name: str, seed: int) -> Any:
+    """Return what the store has of a trained network, ``None`` if it is to be trained."""
+    kind = KINDS[name]
+    shapes = store.shapes(kind.build().state_dict())
+
+    def fits(value: Any) -> bool:
+        return store.shapes(value["weights"]) == shapes
+
+    return kept.read(f"{name}-{seed}.pt", _network_settings(kind), kind.data, fits)
+
+
+def _grid(arm: Arm) -> str:
+    return f"{arm.options}, {arm.grid}, {arm.coding}"
+
+
+def _untuned(best: dict[str, Any]) -> list[Arm]:
+    return [arm for arm in arms() if arm.grid and best.get(arm.title, {}).get("among") != _grid(arm)]
 
 
 def _for(tick: Callable[[str, int, str], None], kind: str, seed: int) -> Callable[[str], None]:
@@ -318,7 +401,7 @@ def _settings(arm: Arm, tuned: dict[str, dict[str, Any]]) -> str:
 
 def _complete(outcome: Any, tuned: dict[str, dict[str, Any]]) -> bool:
     return (
-        outcome is not None
+        bool(outcome)
         and all(outcome["settings"].get(arm.title) == _settings(arm, tuned) for arm in arms())
         and set(native_arms([])) <= set(outcome["arms"])
     )

@@ -13,6 +13,7 @@ the same in all networks, and is left out.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from ..energy import BalancedSpikePenalty, SynapticPenalty, TotalSpikePenalty
+from ..terminal import RefusedError
 from . import store
-from .data import Images, load
-from .training import train
+from .data import Images, find, load
+from .training import BATCH, train
 
 STEPS = 4
 MAC_PJ, AC_PJ = 4.6, 0.9
@@ -120,20 +122,26 @@ class Case:
     """One kind of network with one neuron and one seed: where all of its paths start."""
 
     def __init__(
-        self, kind: str, neuron: str, seed: int, data: str | Path, folder: Path, tick: Callable[[str], None]
+        self,
+        kind: str,
+        neuron: str,
+        seed: int,
+        data: str | Path,
+        kept: store.Store,
+        tick: Callable[[str], None],
     ) -> None:
         self.kind, self.seed, self.tick = KINDS[kind], seed, tick
-        self.neuron, self.settings, self.make = neuron, _settings(kind), neurons(neuron)
+        self.neuron, self.make = neuron, neurons(neuron)
         self.training, test = load(self.kind.data, data)
         self.test = Images(test.images[: self.kind.tested], test.labels[: self.kind.tested])
-        self.start = self._trained(folder / f"{kind}-{neuron}-{seed}.pt")
+        self.start = self._trained(kind, kept)
 
-    def _trained(self, file: Path) -> dict[str, Tensor]:
-        found = torch.load(file) if file.exists() else {}
-        if found.get("settings") != self.settings:
+    def _trained(self, kind: str, kept: store.Store) -> dict[str, Tensor]:
+        found = _kept_network(kept, kind, self.neuron, self.seed)
+        if found is None:
             torch.manual_seed(self.seed)
             net = Network(self.kind, self.make)
-            batches = self.kind.epochs * (len(self.training.labels) // 128)
+            batches = self.kind.epochs * (len(self.training.labels) // BATCH)
             done = iter(range(1, batches + 1))
             train(
                 net,
@@ -144,8 +152,8 @@ class Case:
                 augment=self.kind.augment,
                 tick=lambda: self.tick(f"training, {100 * next(done) // batches} %"),
             )
-            found = {"settings": self.settings, "weights": net.state_dict()}
-            store.save(file, found)
+            found = {"weights": net.state_dict()}
+            kept.write(_file(kind, self.neuron, self.seed, "pt"), *_about(kind, self.neuron), found)
         return found["weights"]
 
     def network(self) -> nn.Module:
@@ -208,21 +216,35 @@ def run(
     seeds: Iterable[int] = range(5),
     tick: Callable[[str, int, str], None] = lambda kind, seed, what: None,
 ) -> dict[str, Any]:
-    """Run what is missing in `folder`, where the outcome of each path is kept, and return all results."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Run what is missing in `folder`, where the outcome of each path is kept, and return all results.
+
+    Raises
+    ------
+    RefusedError
+        Before anything is computed: the data, the folder or a file in it cannot be used.
+    """
     chosen, seeds = list(KINDS if kinds is None else kinds), list(seeds)
+    found = {name: find(name, data) for name in sorted({KINDS[kind].data for kind in chosen})}
+    for name, one in found.items():
+        if one.training < BATCH:
+            raise RefusedError(f"{name} has {one.training} training images; the study needs {BATCH} and more")
+    kept = store.Store(folder, {name: one.fingerprint for name, one in found.items()})
+    every = list(itertools.product(seeds, chosen, NEURONS))
+    known = {}
+    for seed, kind, neuron in every:
+        known[seed, kind, neuron] = _kept_outcome(kept, kind, neuron, seed)
+        _kept_network(kept, kind, neuron, seed)
     outcomes: dict[str, dict[str, list[Any]]] = {kind: {neuron: [] for neuron in NEURONS} for kind in chosen}
-    for seed in seeds:
-        for kind in chosen:
-            for neuron in NEURONS:
-                file = folder / f"{kind}-{neuron}-{seed}.json"
+    for seed, kind, neuron in every:
 
-                def tell(what: str, kind: str = kind, seed: int = seed, neuron: str = neuron) -> None:
-                    tick(kind, seed, f"{neuron}, {what}")
+        def tell(what: str, kind: str = kind, seed: int = seed, neuron: str = neuron) -> None:
+            tick(kind, seed, f"{neuron}, {what}")
 
-                outcomes[kind][neuron].append(_measured(kind, neuron, seed, data, folder, file, tell))
+        outcome = known[seed, kind, neuron]
+        _measure(kind, neuron, seed, data, kept, outcome, tell)
+        outcomes[kind][neuron].append(outcome)
     return {
-        "versions": store.versions(),
+        "versions": kept.versions,
         "steps": STEPS,
         "strengths": STRENGTHS,
         "mac_pj": MAC_PJ,
@@ -234,31 +256,50 @@ def run(
     }
 
 
-def _measured(
+def _measure(
     kind: str,
     neuron: str,
     seed: int,
     data: str | Path,
-    folder: Path,
-    file: Path,
+    kept: store.Store,
+    outcome: dict[str, Any],
     tick: Callable[[str], None],
-) -> dict[str, Any]:
-    settings = _settings(kind)
-    outcome = store.read(file) or {}
-    if outcome.get("settings") != settings:
-        outcome = {"settings": settings, "paths": {}}
+) -> None:
+    """Put the paths that `outcome` does not have into it, and into the store."""
     missing = [title for title in arms() if title not in outcome["paths"]]
     if not missing:
-        return outcome
-    case = Case(kind, neuron, seed, data, folder, tick)
+        return
+    case = Case(kind, neuron, seed, data, kept, tick)
     if "start" not in outcome:
         outcome["start"] = spent(case.network(), case.test)
     for title in missing:
         tick(title)
         outcome["paths"][title] = case.path(*arms()[title])
-        store.write(file, outcome)
-    return outcome
+        kept.write(_file(kind, neuron, seed, "json"), *_about(kind, neuron), outcome)
 
 
-def _settings(kind: str) -> str:
-    return f"{KINDS[kind]}, {STRENGTHS}, {STEPS}"
+def _file(kind: str, neuron: str, seed: int, ending: str) -> str:
+    return f"{kind}-{neuron}-{seed}.{ending}"
+
+
+def _about(kind: str, neuron: str) -> tuple[str, str]:
+    """Return the settings and the data set that the files of a kind are made with."""
+    return f"{Network(KINDS[kind], neurons(neuron))}, {KINDS[kind]}, {STRENGTHS}, {STEPS}", KINDS[kind].data
+
+
+def _kept_outcome(kept: store.Store, kind: str, neuron: str, seed: int) -> dict[str, Any]:
+    def fits(value: Any) -> bool:
+        return "start" in value and set(value["paths"]) <= set(arms())
+
+    found = kept.read(_file(kind, neuron, seed, "json"), *_about(kind, neuron), fits)
+    return found or {"settings": f"{KINDS[kind]}, {STRENGTHS}, {STEPS}", "paths": {}}
+
+
+def _kept_network(kept: store.Store, kind: str, neuron: str, seed: int) -> Any:
+    """Return what the store has of a trained network, ``None`` if it is to be trained."""
+    shapes = store.shapes(Network(KINDS[kind], neurons(neuron)).state_dict())
+
+    def fits(value: Any) -> bool:
+        return store.shapes(value["weights"]) == shapes
+
+    return kept.read(_file(kind, neuron, seed, "pt"), *_about(kind, neuron), fits)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from ..terminal import Interrupted, Progress, whole
 from . import conversion, conversion_report, energy, energy_report
 
 STUDIES: dict[str, tuple[Any, Any]] = {
@@ -29,18 +29,20 @@ def run(name: str, data: str, folder: Path, *, seeds: int, output: str) -> dict[
     )
     if name == "conversion" and not conversion.native_arms([]):
         console.print("without SpikingJelly 2.0 its own conversions are left out")
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console
-    ) as progress:
-        bar = progress.add_task("", total=None)
+    with Progress(console) as progress:
 
         def tick(kind: str, seed: int, what: str) -> None:
-            progress.update(bar, description=f"{study.KINDS[kind].title}, seed {seed}: {what}")
+            progress(f"{study.KINDS[kind].title}, seed {seed}: {what}")
 
-        results = study.run(data, folder, seeds=range(seeds), tick=tick)
+        try:
+            results = study.run(data, folder, seeds=range(seeds), tick=tick)
+        except KeyboardInterrupt as interrupt:
+            kept = f"what is done is kept in {folder.resolve()}, and the same command goes on from there"
+            raise Interrupted(kept) from interrupt
     console.print(f"\n{report.text(results)}", highlight=False, markup=False, soft_wrap=True)
     figures, picture = (Path(f"{output}{ending}").resolve() for ending in (".json", ".png"))
-    figures.write_text(json.dumps(results, indent=1) + "\n")
+    with whole(figures) as part:
+        part.write_text(json.dumps(results, indent=1) + "\n")
     report.draw(results, picture)
     console.print(f"\nfigures: {figures}\npicture: {picture}", soft_wrap=True)
     return results

@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from .data import Images
 
+BATCH = 128
+
 
 def train(
     net: nn.Module,
@@ -31,13 +33,13 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     net.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    batches = len(data.labels) // 128
+    batches = len(data.labels) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=epochs * batches, pct_start=0.25
     )
     for _ in range(epochs):
         order = torch.randperm(len(data.labels), generator=generator)
-        for batch in order[: batches * 128].split(128):
+        for batch in order[: batches * BATCH].split(BATCH):
             x = data.images[batch]
             x = _augmented(x, generator) if augment else x
             with torch.autocast("cpu", torch.bfloat16):
