@@ -380,15 +380,16 @@ def run(
             "your own, nor for a quantised state; use a named one, or backend='torch'"
         )
     start = reference.start(start, x_seq)
+    kept = x_seq.clone()  # what autograd saves of it is nobody's who could change it in place
     steps = reference.unroll(
-        neuron.in_precision(x_seq.dtype), x_seq, start, p, surrogate, **when, state_quant=state_quant
+        neuron.in_precision(x_seq.dtype), kept, start, p, surrogate, **when, state_quant=state_quant
     )
 
     def count(step: reference.Step) -> Tensor:
         return neuron.transmitted(step.h, step.o, p, surrogate, power)
 
     y_seq, *rest = _stack(steps, x_seq.dtype, reset_delay, return_v_seq, count if power else None)
-    return y_seq.squeeze(0) if single else y_seq, *rest
+    return operators.only_step(y_seq) if single else y_seq, *rest
 
 
 def _stack(

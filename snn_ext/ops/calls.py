@@ -91,17 +91,17 @@ class Flat:
 
     def empty_step(self, dtype: torch.dtype) -> Tensor:
         """Return memory for one step, in the order of the input's."""
-        return self.like.new_empty(self.steps_sizes(), dtype=dtype)
+        if self.order is None:
+            return self.like.new_empty(self.shape, dtype=dtype)
+        return torch.empty_like(self.like[0], dtype=dtype)
 
     def step_like(self, computed: Tensor, like: Tensor | None = None) -> Tensor:
         """Return what has been computed into `empty_step`, in the layout of ``empty_like(like)``.
 
         `like` is a step of the input, if it is left out.
         """
-        if self.order is None and (self.dense if like is None else like.is_contiguous()):
+        if self.dense if like is None else self.order is None and like.is_contiguous():
             return computed
-        if self.order is not None:
-            computed = computed.permute(self.inverse())
         wanted = torch.empty_like(self.like[0] if like is None else like, dtype=computed.dtype)
         return computed if computed.stride() == wanted.stride() else wanted.copy_(computed)
 

@@ -77,7 +77,7 @@ def run(
         y_seq, v, v_seq, sent = chosen.forward(
             neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq, power=power
         )
-        return y_seq.squeeze(0) if single else y_seq, v, v_seq, sent
+        return y_seq.squeeze_(0) if single else y_seq, v, v_seq, sent
     x_seq = x_seq.unsqueeze(0) if single else x_seq
     if v0 is None:
         v0 = torch.zeros_like(x_seq[0], dtype=reference.compute_dtype(x_seq.dtype))
@@ -88,7 +88,12 @@ def run(
         *_options(neuron, surrogate, detach_reset, reset_delay, constant_start, power),
         return_v_seq,
     )
-    return y_seq.squeeze(0) if single else y_seq, v, v_seq, sent if power else None
+    return only_step(y_seq) if single else y_seq, v, v_seq, sent if power else None
+
+
+def only_step(y_seq: Tensor) -> Tensor:
+    """Return the one step of `y_seq`, as no view of it: whoever gets it may change it in place."""
+    return torch.ops.aten._unsafe_view.default(y_seq, y_seq.shape[1:])
 
 
 def _choose(device: torch.device, surrogate: Surrogate, power: float, wanted: str | None = None) -> Any:
@@ -123,11 +128,11 @@ class _Eager(torch.autograd.Function):
         y_seq, v, v_seq, sent = chosen.forward(
             neuron, x_seq, v0, p, surrogate, **when, return_v_seq=return_v_seq, power=power
         )
-        return y_seq.squeeze(0) if single else y_seq, v, v_seq, sent
+        return y_seq.squeeze_(0) if single else y_seq, v, v_seq, sent
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        x_seq, v0, *values = ctx.saved_tensors
+        x_seq, v0, *values = _as_they_were(ctx, type(ctx.how[1]))
         chosen, neuron, surrogate, when, power, single = ctx.how
         needs_x, needs_v0, *needed = ctx.needs_input_grad[2:]
         wanted = [name for name, needs in zip(neuron.parameters, needed, strict=True) if needs]
@@ -173,6 +178,22 @@ class _Eager(torch.autograd.Function):
             grad_v0 if needs_v0 else None,
             *(grad if needs else None for grad, needs in zip(grad_values, needed, strict=True)),
         )
+
+
+def _as_they_were(ctx: Any, neuron: type[Leaky]) -> tuple[Tensor, ...]:
+    """Return what was saved for the backward pass; if it has been changed in place, say what to do."""
+    try:
+        return ctx.saved_tensors
+    except RuntimeError as error:
+        what, found, _ = str(error).partition("modified by an inplace operation: ")
+        if not found:
+            raise
+        changed = str(error)[len(what + found) :].partition(". ")[0]
+        raise RuntimeError(
+            f"{neuron.__name__}: what went into a step has been changed in place before the backward pass, "
+            f"which needs it as it was ({changed}); change a copy, as in x = x + lif(x) for x += lif(x), or "
+            "call backward() first"
+        ) from error
 
 
 def declare(neuron: type[Leaky]) -> None:
@@ -265,7 +286,7 @@ def declare(neuron: type[Leaky]) -> None:
     def autograd(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         parameter_grads = any(ctx.needs_input_grad[2 : 2 + count])
         operator = getattr(torch.ops.snn_ext, f"{neuron.name}_backward")
-        gradients = operator(*grads, *ctx.saved_tensors, *ctx.options, parameter_grads)
+        gradients = operator(*grads, *_as_they_were(ctx, neuron), *ctx.options, parameter_grads)
         return *gradients, *(None for _ in ctx.options), None
 
     def no_double_backward(ctx: Any, *grads: Tensor) -> None:

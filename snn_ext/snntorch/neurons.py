@@ -72,6 +72,9 @@ class VSN(Neuron):
     ``y`` alone with ``init_hidden=True, output=False``.  A `mem` of another shape than the input starts
     anew from zero, as in snnTorch.
 
+    The backward pass recomputes the potentials from the input, so change no input in place after its step:
+    ``x = x + lif(x)``, not ``x += lif(x)``, which is refused.  What is emitted may be changed in place.
+
     Source: arXiv:2311.09267.  Inferred: snnTorch's delayed, detached reset (`reset_delay`), inhibition,
     quantised state and spike factor, which the paper does not discuss.
 
@@ -182,6 +185,9 @@ class LIFB(Neuron):
     Inputs and outputs are those of ``snn.Leaky``: ``forward(input_, mem=None)`` returns ``(y, mem)``, or
     ``y`` alone with ``init_hidden=True, output=False``.  `snn_ext.snntorch.observe` counts the three modes,
     `decouple` gives the equivalent pair of ``snn.Leaky``.
+
+    The backward pass recomputes the potentials from the input, so change no input in place after its step:
+    ``x = x + lif(x)``, not ``x += lif(x)``, which is refused.  What is emitted may be changed in place.
 
     Source: arXiv:2301.12356; see `snn_ext.neurons.lifb` for what is inferred.
 
@@ -309,6 +315,9 @@ class SoftResetMPR(Neuron):
     Inputs and outputs are those of ``snn.Leaky``.  `snn_ext.snntorch.observe` reports the quantisation
     error.  To use the rectifier's gradient on another neuron take ``spike_grad=snn_ext.surrogate.MPR()``,
     on a native ``snn.Leaky`` ``MPR(strict=True)``.
+
+    The backward pass recomputes the potentials from the input, so change no input in place after its step:
+    ``x = x + lif(x)``, not ``x += lif(x)``, which is refused.  What is emitted may be changed in place.
 
     Source: arXiv:2307.04356 and the authors' code; see `snn_ext.neurons.soft_reset_mpr` for what is inferred.
 

@@ -68,6 +68,10 @@ class VSNNode(LeakyNode):
     Notes
     -----
     ``v`` is float32 for float16 and bfloat16 input, else of the input's dtype.
+
+    The backward pass recomputes the potentials from the input, so change no input in place after its step:
+    ``x = x + lif(x)``, not ``x += lif(x)``, which is refused.  What is emitted may be changed in place.
+
     Source: arXiv:2311.09267; `decay_input` and the parametrisation of `tau` are SpikingJelly's.
 
     Examples
@@ -172,6 +176,9 @@ class LIFBNode(LeakyNode):
     ``v`` is float32 for float16 and bfloat16 input, else of the input's dtype.
     `snn_ext.spikingjelly.observe` counts the three modes, `decouple` gives the equivalent pair of
     ``LIFNode``.
+
+    The backward pass recomputes the potentials from the input, so change no input in place after its step:
+    ``x = x + lif(x)``, not ``x += lif(x)``, which is refused.  What is emitted may be changed in place.
 
     Source: arXiv:2301.12356; see `snn_ext.neurons.lifb` for what is inferred.
 
@@ -299,6 +306,9 @@ class SoftResetMPRNode(LeakyNode):
     -----
     `snn_ext.spikingjelly.observe` reports the quantisation error.  To use the rectifier's gradient on another
     neuron take ``surrogate_function=snn_ext.surrogate.MPR()``.
+
+    The backward pass recomputes the potentials from the input, so change no input in place after its step:
+    ``x = x + lif(x)``, not ``x += lif(x)``, which is refused.  What is emitted may be changed in place.
 
     Source: arXiv:2307.04356 and the authors' code; see `snn_ext.neurons.soft_reset_mpr` for what is inferred.
 
