@@ -17,6 +17,7 @@ from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 
 from . import checks
+from .checks import Numbers
 from .neurons import activation as _activation
 from .neurons.leaky import Leaky
 from .neurons.lifb import LIFB
@@ -34,9 +35,9 @@ def vsn(
     x_seq: Tensor,
     v0: Tensor | None = None,
     *,
-    decay: Parameter,
-    gain: Parameter = 1.0,
-    threshold: Parameter,
+    decay: Numbers,
+    gain: Numbers = 1.0,
+    threshold: Numbers,
     activation: str | Callable[[Tensor], Tensor] = "identity",
     surrogate: Surrogate | Callable[[Tensor], Tensor] | None = None,
     detach_reset: bool = False,
@@ -59,7 +60,8 @@ def vsn(
     v0 : Tensor, broadcastable to S, optional
         Initial potential; zero if left out.
     decay : float or Tensor
-        Decay :math:`d` per step, in [0, 1] (a float is checked; a tensor is taken as it is).
+        Decay :math:`d` per step, in [0, 1] (a float is checked; a tensor is taken as it is).  Here and below,
+        arrays and lists will do as well.
     gain : float or Tensor, default 1.0
         Input gain :math:`k` of the charge; the emitted spike carries the undivided input (inferred).
     threshold : float or Tensor
@@ -118,13 +120,8 @@ def vsn(
         VSN(_activation.resolve(activation)),
         x_seq,
         v0,
-        {"decay": decay, "gain": gain, "threshold": threshold},
-        surrogate=surrogate,
-        detach_reset=detach_reset,
-        strict=strict,
-        reset_delay=reset_delay,
-        state_quant=state_quant,
-        return_v_seq=return_v_seq,
+        _given(decay=decay, gain=gain, threshold=threshold),
+        **_options(surrogate, detach_reset, strict, reset_delay, state_quant, return_v_seq),
     )
 
 
@@ -132,11 +129,11 @@ def lifb(
     x_seq: Tensor,
     v0: Tensor | None = None,
     *,
-    decay: Parameter,
-    gain: Parameter = 1.0,
-    threshold: Parameter,
-    burst_threshold: Parameter,
-    burst_intensity: Parameter,
+    decay: Numbers,
+    gain: Numbers = 1.0,
+    threshold: Numbers,
+    burst_threshold: Numbers,
+    burst_intensity: Numbers,
     v_reset: float | None = 0.0,
     surrogate: Surrogate | Callable[[Tensor], Tensor] | None = None,
     detach_reset: bool = False,
@@ -194,10 +191,17 @@ def lifb(
     >>> y_seq.flatten().tolist()
     [0.0, 1.0, 3.0]
     """
-    check_above("burst_threshold", burst_threshold, "threshold", threshold, x_seq)
+    p = _given(
+        decay=decay,
+        gain=gain,
+        threshold=threshold,
+        burst_threshold=burst_threshold,
+        burst_intensity=burst_intensity,
+    )
+    check_above("burst_threshold", p["burst_threshold"], "threshold", p["threshold"], x_seq)
     check_between(
         "burst_intensity",
-        burst_intensity,
+        p["burst_intensity"],
         x_seq,
         lambda kappa: (kappa >= 1) * (kappa < torch.inf) * 1,
         "at least 1 and finite: a burst is at least one spike",
@@ -206,19 +210,8 @@ def lifb(
         LIFB("hard" if v_reset is not None else "soft", check_v_reset("v_reset", v_reset)),
         x_seq,
         v0,
-        {
-            "decay": decay,
-            "gain": gain,
-            "threshold": threshold,
-            "burst_threshold": burst_threshold,
-            "burst_intensity": burst_intensity,
-        },
-        surrogate=surrogate,
-        detach_reset=detach_reset,
-        strict=strict,
-        reset_delay=reset_delay,
-        state_quant=state_quant,
-        return_v_seq=return_v_seq,
+        p,
+        **_options(surrogate, detach_reset, strict, reset_delay, state_quant, return_v_seq),
     )
 
 
@@ -226,10 +219,10 @@ def soft_reset_mpr(
     x_seq: Tensor,
     v0: Tensor | None = None,
     *,
-    decay: Parameter = 1.0,
-    gain: Parameter = 1.0,
-    threshold: Parameter = 0.5,
-    amplitude: Parameter = 1.0,
+    decay: Numbers = 1.0,
+    gain: Numbers = 1.0,
+    threshold: Numbers = 0.5,
+    amplitude: Numbers = 1.0,
     v_reset: float | None = None,
     mpr: bool = True,
     surrogate: Surrogate | Callable[[Tensor], Tensor] | None = None,
@@ -291,9 +284,10 @@ def soft_reset_mpr(
     >>> y_seq.flatten().tolist(), round(v.item(), 4)
     ([0.0, 1.0, 0.0], 0.2)
     """
+    p = _given(decay=decay, gain=gain, threshold=threshold, amplitude=amplitude)
     check_between(
         "amplitude",
-        amplitude,
+        p["amplitude"],
         x_seq,
         lambda a: (a > 0) * (a < torch.inf) * 1,
         "positive and finite; a spike carries something",
@@ -302,14 +296,39 @@ def soft_reset_mpr(
         SoftResetMPR(mpr, "hard" if v_reset is not None else "soft", check_v_reset("v_reset", v_reset)),
         x_seq,
         v0,
-        {"decay": decay, "gain": gain, "threshold": threshold, "amplitude": amplitude},
-        surrogate=StraightThrough(strict=True) if surrogate is None else surrogate,
-        detach_reset=detach_reset,
-        strict=strict,
-        reset_delay=reset_delay,
-        state_quant=state_quant,
-        return_v_seq=return_v_seq,
+        p,
+        **_options(
+            StraightThrough(strict=True) if surrogate is None else surrogate,
+            detach_reset,
+            strict,
+            reset_delay,
+            state_quant,
+            return_v_seq,
+        ),
     )
+
+
+def _given(**parameters: Any) -> dict[str, Parameter]:
+    """Return the parameters of a neuron as numbers and floating-point tensors."""
+    return {name: checks.given(name, value) for name, value in parameters.items()}
+
+
+def _options(
+    surrogate: Any, detach_reset: Any, strict: Any, reset_delay: Any, state_quant: Any, return_v_seq: Any
+) -> dict[str, Any]:
+    """Return what all neurons have in common, checked."""
+    if surrogate is not None and not isinstance(surrogate, Surrogate):
+        checks.spike_function("surrogate", surrogate, probe=True)
+    if state_quant is not None and not callable(state_quant):
+        raise TypeError(f"state_quant must be callable or None, got {type(state_quant).__name__}")
+    return {
+        "surrogate": surrogate,
+        "detach_reset": checks.flag("detach_reset", detach_reset),
+        "strict": None if strict is None else checks.flag("strict", strict),
+        "reset_delay": checks.flag("reset_delay", reset_delay),
+        "state_quant": state_quant,
+        "return_v_seq": checks.flag("return_v_seq", return_v_seq),
+    }
 
 
 def run(
@@ -343,10 +362,9 @@ def run(
     def named(name: str) -> str:
         return name if names is None else names.get(name, name)
 
-    given = x_seq
+    x_seq = given = check_input(named("x_seq"), x_seq, single)
     if single:
         x_seq = x_seq.unsqueeze(0)
-    check_input(named("x_seq"), x_seq)
     check_decay(named("decay"), parameters["decay"])
     own = operators.plain(x_seq)
     p = {name: as_parameter(named(name), parameters[name], x_seq, own) for name in neuron.parameters}
@@ -409,16 +427,16 @@ def _stack(
     return found if count is None else (*found, count)
 
 
-def check_input(name: str, x_seq: Tensor) -> None:
-    """Raise unless `x_seq` is a floating-point sequence of at least one step."""
+def check_input(name: str, x_seq: Tensor, single: bool = False) -> Tensor:
+    """Return a sequence of at least one step, or one step, as floating point, or raise."""
     if not isinstance(x_seq, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x_seq).__name__}")
-    if not x_seq.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {x_seq.dtype}; convert it with {name}.float()")
-    if x_seq.dim() == 0 or x_seq.shape[0] == 0:
+    x_seq = checks.floating(name, x_seq)
+    if not single and (x_seq.dim() == 0 or x_seq.shape[0] == 0):
         raise ValueError(
             f"{name} has shape {tuple(x_seq.shape)}, but needs at least one time step: (T, ...) with T >= 1"
         )
+    return x_seq
 
 
 def check_decay(name: str, decay: Parameter) -> None:
@@ -453,21 +471,25 @@ def _visible(value: Any, x_seq: Any) -> bool:
         return False
     if type(value) is FakeTensor or not value.is_floating_point() or _transformed(value):
         return False
-    step = x_seq.shape[1:]
-    return value.dim() <= len(step) and all(
+    return _broadcasts(value, x_seq.shape[1:])
+
+
+def _broadcasts(value: Tensor, step: torch.Size) -> bool:
+    """Whether `value` broadcasts to one time step; dimensions of one that the step lacks do not count."""
+    more = max(value.dim() - len(step), 0)
+    return all(size == 1 for size in value.shape[:more]) and all(
         a in (1, b) for a, b in zip(value.shape[::-1], step[::-1], strict=False)
     )
 
 
-def check_v_reset(name: str, v_reset: float | None) -> float:
+def check_v_reset(name: str, v_reset: Any) -> float:
     """Return where a hard reset leads, or 0.0 for a soft one; raise unless it is a finite number or None."""
     if v_reset is None:
         return 0.0
-    if isinstance(v_reset, bool) or not isinstance(v_reset, (int, float)):
-        raise TypeError(f"{name} must be a number or None, got {type(v_reset).__name__}")
+    v_reset = checks.number(name, v_reset, " or None")
     if not -torch.inf < v_reset < torch.inf:
         raise ValueError(f"{name}={v_reset} must be finite, or None for a soft reset")
-    return float(v_reset)
+    return v_reset
 
 
 @functools.lru_cache(maxsize=256)
@@ -489,11 +511,10 @@ def as_parameter(name: str, value: Parameter, x_seq: Tensor, shared: bool = Fals
             return _constant(float(value), dtype, x_seq.device)
         return torch.full((), value, dtype=dtype, device=x_seq.device)
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a number or a torch.Tensor, got {type(value).__name__}")
-    if not value.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {value.dtype}; convert it with .float()")
-    check_fits(name, value, x_seq)
-    return value if value.dtype == dtype else value.to(dtype)
+        return as_parameter(name, checks.given(name, value), x_seq, shared)
+    if value.dtype != dtype:
+        value = checks.floating(name, value).to(dtype)
+    return fitting(name, value, x_seq)
 
 
 def _initial_potential(name: str, v0: Tensor | None, x_seq: Tensor) -> Tensor | None:
@@ -503,33 +524,32 @@ def _initial_potential(name: str, v0: Tensor | None, x_seq: Tensor) -> Tensor | 
     if not isinstance(v0, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or None, got {type(v0).__name__}")
     if v0.dtype != dtype or v0.shape != shape or v0.device != x_seq.device:
-        if not v0.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {v0.dtype}; convert it with .float()")
-        check_fits(name, v0, x_seq)
-        v0 = v0.to(dtype).expand(shape)
+        v0 = fitting(name, checks.floating(name, v0), x_seq).to(dtype).expand(shape)
     if not torch.compiler.is_compiling() and v0.is_inference() and not torch.is_inference_mode_enabled():
         v0 = v0.clone()  # a state left over from torch.inference_mode cannot be kept for a backward pass
     return v0
 
 
-def check_fits(name: str, value: Tensor, x_seq: Tensor) -> None:
-    """Raise unless `value` is on the device of `x_seq` and broadcasts to one of its time steps."""
+def fitting(name: str, value: Tensor, x_seq: Tensor) -> Tensor:
+    """Return `value`, if it is on the device of `x_seq` and broadcasts to one of its time steps, or raise.
+
+    A batch dimension of one, as in (1, N), is dropped where the input has none.
+    """
     if value.device != x_seq.device:
         raise ValueError(
             f"{name} is on {value.device} but the input is on {x_seq.device}; move one with .to(device)"
         )
     if value.dim() == 0:
-        return
+        return value
     step = x_seq.shape[1:]
-    fits = value.dim() <= len(step) and all(
-        value.shape[-i] in (1, step[-i]) for i in range(1, value.dim() + 1)
+    if _broadcasts(value, step):
+        more = value.dim() - len(step)
+        return value.reshape(value.shape[more:]) if more > 0 else value
+    raise ValueError(
+        f"{name} has shape {tuple(value.shape)}, which does not broadcast to one time step of the input, "
+        f"{tuple(step)}; give a scalar, or align it with the trailing dimensions "
+        "(one value per channel of (N, C, H, W) has shape (C, 1, 1))"
     )
-    if not fits:
-        raise ValueError(
-            f"{name} has shape {tuple(value.shape)}, which does not broadcast to one time step of the input, "
-            f"{tuple(step)}; give a scalar, or align it with the trailing dimensions "
-            "(one value per channel of (N, C, H, W) has shape (C, 1, 1))"
-        )
 
 
 def _surrogate(

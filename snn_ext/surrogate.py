@@ -30,6 +30,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from . import checks
+
 __all__ = [
     "MPR",
     "ATan",
@@ -100,10 +102,22 @@ class Surrogate:
         if type(self) is Surrogate:
             raise TypeError("Surrogate is the base class; use ATan(), FastSigmoid(), Sigmoid(), ...")
         field, value = self.shape, getattr(self, self.shape)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        if type(value) is not float or not 0 < value < math.inf:
+            object.__setattr__(self, field, self._number(field, value))
+        if type(self.spiking) is not bool or type(self.strict) is not bool:
+            for name in ("spiking", "strict"):
+                object.__setattr__(self, name, checks.flag(name, getattr(self, name)))
+
+    def _number(self, field: str, value: Any) -> float:
+        try:
+            number = checks.number(field, value)
+        except TypeError:
+            number = math.nan
+        if not 0 < number < math.inf:
             raise ValueError(
                 f"{type(self).__name__}({field}={value!r}): {field} must be a positive, finite number"
             )
+        return number
 
 
 @dataclasses.dataclass(frozen=True)

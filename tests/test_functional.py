@@ -1,7 +1,9 @@
 """The functional neurons against the independent oracle: values, every gradient, every option; bad input."""
 
 import math
+from fractions import Fraction
 
+import numpy as np
 import oracle
 import pytest
 import torch
@@ -514,13 +516,81 @@ def test_a_state_from_inference_mode_can_start_a_training_step(neuron):
     assert x_seq.grad.isfinite().all()
 
 
+# --- numbers of any kind -----------------------------------------------------------------------------------
+
+KINDS = {
+    "NumPy numbers": lambda value: np.float32(value),
+    "arrays of no dimension": lambda value: np.array(value),
+    "fractions": lambda value: Fraction(value),
+    "arrays": lambda value: np.full(5, value),
+    "lists": lambda value: [value] * 5,
+    "a batch dimension too many": lambda value: torch.full((1, 5), value),
+}
+
+
+@every_neuron
+@pytest.mark.parametrize("kind", KINDS)
+def test_parameters_are_numbers_of_any_kind(neuron, kind):
+    x_seq = torch.randn(6, 5)
+    exact = {name: round(value * 8) / 8 for name, value in neuron.usual.items()}
+    given = {name: KINDS[kind](value) for name, value in exact.items()}
+    for found, expected in zip(neuron(x_seq, **given), neuron(x_seq, **exact), strict=True):
+        assert torch.equal(found, expected)  # and so the shapes
+
+
+def test_whole_numbers_are_cast_as_natively():
+    spikes = torch.randint(2, (6, 5))
+    y_seq, v = F.vsn(spikes, decay=torch.tensor(1), threshold=np.int64(1))
+    expected, final = F.vsn(spikes.float(), decay=1.0, threshold=1.0)
+    assert y_seq.dtype == v.dtype == torch.float32
+    assert torch.equal(y_seq, expected)
+    assert torch.equal(v, final)
+
+
+@pytest.mark.parametrize("v_reset", [np.float32(0.25), np.array(0.25), torch.tensor(0.25), Fraction(1, 4)])
+def test_a_reset_is_a_number_of_any_kind(v_reset):
+    x_seq = torch.randn(6, 5)
+    for neuron in (LIFB, SOFT_RESET_MPR):
+        assert torch.equal(neuron(x_seq, v_reset=v_reset)[1], neuron(x_seq, v_reset=0.25)[1])
+
+
+@every_neuron
+@pytest.mark.parametrize("wrong", [2, None, "yes", torch.tensor(True), 0.5])
+def test_flags_are_checked_and_never_reach_a_kernel_as_another_number(neuron, wrong):
+    x_seq = torch.randn(6, 5)
+    flags = ["detach_reset", "strict", "reset_delay", "return_v_seq"]
+    for name in flags + ["mpr"] * (neuron.name == "soft_reset_mpr"):
+        if name == "strict" and wrong is None:
+            continue
+        with pytest.raises(TypeError, match=f"{name} must be True or False"):
+            neuron(x_seq, **{name: wrong})
+        for yes in (np.bool_(True), 1):
+            for found, expected in zip(
+                neuron(x_seq, **{name: yes}), neuron(x_seq, **{name: True}), strict=True
+            ):
+                assert torch.equal(found, expected)
+
+
+@every_neuron
+def test_a_surrogate_that_has_yet_to_be_called_is_named(neuron):
+    def fast_sigmoid(slope=25):
+        return lambda u: (u > 0).to(u)
+
+    with pytest.raises(TypeError, match="surrogate must return spikes, but fast_sigmoid returned a function"):
+        neuron(torch.randn(6, 5), surrogate=fast_sigmoid)
+    with pytest.raises(ValueError, match="surrogate must be elementwise"):
+        neuron(torch.randn(6, 5), surrogate=torch.sum)
+    with pytest.raises(TypeError, match="surrogate failed on torch.zeros"):
+        neuron(torch.randn(6, 5), surrogate=lambda u, slope: u)
+
+
 # --- bad input -------------------------------------------------------------------------------------------
 
 BAD = [
     ({"x_seq": torch.zeros(0, 4)}, ValueError, "x_seq has shape .*at least one time step"),
     ({"x_seq": torch.zeros(())}, ValueError, "at least one time step"),
     (
-        {"x_seq": torch.zeros(3, 4, dtype=torch.int64)},
+        {"x_seq": torch.zeros(3, 4, dtype=torch.bool)},
         TypeError,
         r"x_seq must be floating point.*x_seq\.float\(\)",
     ),
@@ -538,7 +608,7 @@ BAD = [
     ),
     ({"threshold": torch.ones(1, 1, 5, 1)}, ValueError, "does not broadcast"),
     ({"decay": torch.ones(3, 1, 1)}, ValueError, "decay has shape"),
-    ({"threshold": torch.ones(5, dtype=torch.int32)}, TypeError, "threshold must be floating point"),
+    ({"threshold": torch.ones(5, dtype=torch.bool)}, TypeError, "threshold must be floating point"),
     (
         {"threshold": torch.ones(5, device="meta")},
         ValueError,
@@ -547,7 +617,13 @@ BAD = [
     ({"v0": torch.zeros(3, 5)}, ValueError, "v0 has shape"),
     ({"v0": torch.zeros(4, 5, device="meta")}, ValueError, "v0 is on meta"),
     ({"v0": 0.0}, TypeError, "v0 must be a torch.Tensor or None"),
-    ({"v0": torch.zeros(4, 5, dtype=torch.int64)}, TypeError, "v0 must be floating point"),
+    ({"x_seq": torch.zeros(3, 4).to_sparse()}, TypeError, "x_seq must be a dense tensor"),
+    ({"threshold": torch.ones(5).to_sparse()}, TypeError, "threshold must be a dense tensor"),
+    ({"threshold": [[0.5], [0.5, 0.5]]}, TypeError, "threshold must hold numbers"),
+    ({"threshold": np.array(["a"])}, TypeError, "threshold must hold numbers"),
+    ({"threshold": 10**400}, ValueError, "threshold is too large"),
+    ({"state_quant": 3}, TypeError, "state_quant must be callable or None, got int"),
+    ({"v0": torch.zeros(4, 5, dtype=torch.complex64)}, TypeError, "v0 must be floating point"),
     ({"surrogate": 3}, TypeError, "surrogate must be callable, got int"),
     ({"surrogate": ATan}, TypeError, "surrogate must be an instance, got the class ATan"),
     ({"surrogate": torch.sigmoid, "strict": True}, ValueError, "strict=True has no effect on a callable"),
@@ -571,7 +647,7 @@ BAD_OWN = {
         ({"burst_intensity": math.nan}, ValueError, "burst_intensity=nan must be at least 1"),
         ({"burst_intensity": math.inf}, ValueError, "burst_intensity=inf"),
         ({"burst_intensity": torch.ones(3, 1, 1)}, ValueError, "burst_intensity has shape"),
-        ({"burst_intensity": torch.ones(5).int()}, TypeError, "burst_intensity must be floating point"),
+        ({"burst_intensity": torch.ones(5).bool()}, TypeError, "burst_intensity must be floating point"),
     ],
     SOFT_RESET_MPR.name: [
         *BAD_V_RESET,

@@ -115,7 +115,7 @@ class Options:
         plain = self.reset == "subtract" and decay == 1
         if self.initial is None:
             object.__setattr__(self, "initial", 0.5 if plain else 0.0)
-        initial = checks.in_range("initial", self.initial, 0, 1, "it is in thresholds")  # type: ignore[arg-type]
+        initial = checks.in_range("initial", self.initial, 0, 1, "it is in thresholds")
         if isinstance(initial, Tensor) or initial == 1:
             raise ValueError(f"initial={self.initial} must be a number below 1, or neurons fire unasked")
         if initial and not plain:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks
+from ..checks import Numbers
 from .leaky import Gradients, Leaky, Parameters, Spike, raised, raised_slope
 
 SMALLEST_GAP = 2.0**-10
@@ -107,7 +108,7 @@ class Burst(nn.Module):
     threshold : float or Tensor
         The firing threshold that the layer starts with.
     burst_threshold : float, Tensor or None
-        Above `threshold`; ``None`` is twice `threshold`.
+        Above `threshold`; ``None`` is as far above it as it is from zero: twice a positive `threshold`.
     burst_intensity : float or Tensor
         At least 1; above 1 if it is learned.
     learn_threshold, learn_intensity : bool
@@ -127,31 +128,33 @@ class Burst(nn.Module):
     def __init__(
         self,
         threshold: float | Tensor,
-        burst_threshold: float | Tensor | None,
-        burst_intensity: float | Tensor,
+        burst_threshold: Numbers | None,
+        burst_intensity: Numbers,
         learn_threshold: bool,
         learn_intensity: bool,
         name: str = "threshold",
     ) -> None:
         super().__init__()
+        learn_threshold = checks.flag("learn_burst_threshold", learn_threshold)
+        learn_intensity = checks.flag("learn_burst_intensity", learn_intensity)
+        level = torch.as_tensor(threshold).detach()
         if burst_threshold is None:
-            burst_threshold = 2 * torch.as_tensor(threshold)
-        burst_threshold = torch.as_tensor(checks.number_or_tensor("burst_threshold", burst_threshold))
+            gap = _usual_gap(level, learn_threshold)
+        else:
+            burst_threshold = torch.as_tensor(checks.number_or_tensor("burst_threshold", burst_threshold))
+            if learn_threshold and checks.any_infinite(burst_threshold):
+                raise ValueError("burst_threshold=inf must be finite when it is learned; use a large number")
+            checks.above("burst_threshold", burst_threshold, name, level)
+            if learn_threshold:
+                lowest = f"{name} + {SMALLEST_GAP:g}"
+                checks.above("burst_threshold", burst_threshold, lowest, level + SMALLEST_GAP)
+            gap = burst_threshold.detach() - level
         intensity = torch.as_tensor(
             checks.in_range("burst_intensity", burst_intensity, 1, torch.inf, "a burst is at least one spike")
         )
-        for what, value, learned in (
-            ("burst_intensity", intensity, True),
-            ("burst_threshold", burst_threshold, learn_threshold),
-        ):
-            if learned and checks.any_infinite(value):
-                raise ValueError(f"{what}=inf must be finite; use a large number")
-        checks.above("burst_threshold", burst_threshold, name, threshold)
-        gap = burst_threshold.detach() - torch.as_tensor(threshold).detach()
+        if checks.any_infinite(intensity):
+            raise ValueError("burst_intensity=inf must be finite; use a large number")
         if learn_threshold:
-            checks.above(
-                "burst_threshold", burst_threshold, f"{name} + {SMALLEST_GAP:g}", threshold + SMALLEST_GAP
-            )
             self.raw_gap = nn.Parameter(_inverse_softplus(gap - SMALLEST_GAP))
         else:
             self.register_buffer("fixed_gap", gap)
@@ -186,6 +189,16 @@ class Burst(nn.Module):
     def extra_repr(self) -> str:
         with torch.no_grad():
             return f"gap={checks.brief(self.gap)}, intensity={checks.brief(self.intensity)}"
+
+
+def _usual_gap(threshold: Tensor, learned: bool) -> Tensor:
+    """Return what a burst threshold that is left out stands above `threshold`: its distance from zero.
+
+    One, where that is nothing or infinite; and what is learned starts above the smallest gap.
+    """
+    gap = threshold.abs()
+    gap = torch.where((gap > 0) & torch.isfinite(gap), gap, torch.ones_like(gap))
+    return gap.clamp(min=2 * SMALLEST_GAP) if learned else gap
 
 
 def _inverse_softplus(value: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..surrogate import Surrogate
 from .leaky import Gradients, Leaky, Parameters, Spike
 
@@ -78,6 +79,10 @@ class SoftResetMPR(Leaky):
     options: ClassVar[tuple[str, ...]] = ("mpr", "reset_mode", "v_reset")
     parameters: ClassVar[tuple[str, ...]] = ("decay", "gain", "threshold", "amplitude")
     subtracted: ClassVar[str] = "amplitude"
+
+    def __post_init__(self) -> None:
+        if self.mpr is not True and self.mpr is not False:  # a kernel takes it for a number
+            self.mpr = checks.flag("mpr", self.mpr)
 
     def distance(self, h: Tensor, p: Parameters) -> Tensor:
         """Return the distance to the firing level in spikes, cut where it would overflow."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import checks, functional
+from ..checks import Numbers
 from ..energy.layers import Tap, run_watched
 from ..neurons.leaky import Leaky
 from ..observe import Observer
@@ -38,11 +39,13 @@ class Neuron(snn.Leaky):
 
     _observer: Observer | None = None
     _taps: tuple[Tap, ...] = ()
+    _before: tuple[Tensor | None, ...] = ()
+    """The potential before the last single step."""
 
     def __init__(
         self,
-        beta: float | Tensor,
-        threshold: float | Tensor,
+        beta: Numbers,
+        threshold: Numbers,
         spike_grad: Callable[[Tensor], Tensor] | None,
         surrogate_disable: bool,
         init_hidden: bool,
@@ -52,7 +55,7 @@ class Neuron(snn.Leaky):
         reset_mechanism: str,
         state_quant: Any,
         output: bool,
-        graded_spikes_factor: float | Tensor,
+        graded_spikes_factor: Numbers,
         learn_graded_spikes_factor: bool,
         reset_delay: bool,
     ) -> None:
@@ -65,26 +68,33 @@ class Neuron(snn.Leaky):
                 f"state_quant must be callable, got {type(state_quant).__name__}; use e.g. "
                 "snntorch.functional.quant.state_quant(num_bits=4)"
             )
-        if inhibition and not reset_delay:
+        flags = {
+            "surrogate_disable": surrogate_disable,
+            "init_hidden": init_hidden,
+            "inhibition": inhibition,
+            "learn_beta": learn_beta,
+            "learn_threshold": learn_threshold,
+            "output": output,
+            "learn_graded_spikes_factor": learn_graded_spikes_factor,
+            "reset_delay": reset_delay,
+        }
+        flags = {name: checks.flag(name, value) for name, value in flags.items()}
+        if flags["inhibition"] and not flags["reset_delay"]:
             raise ValueError(
                 "inhibition=True needs reset_delay=True: with an immediate reset only the winner would be "
                 f"reset, which a {type(self).__name__} does not define"
             )
+        surrogate = self.default_surrogate if spike_grad is None else as_surrogate(spike_grad)
+        if not isinstance(surrogate, Surrogate):
+            checks.spike_function("spike_grad", surrogate, probe=True)
         super().__init__(
             beta,
             threshold,
-            self.default_surrogate if spike_grad is None else as_surrogate(spike_grad),
-            surrogate_disable,
-            init_hidden,
-            inhibition,
-            learn_beta,
-            learn_threshold,
-            reset_mechanism,
-            state_quant,
-            output,
-            graded_spikes_factor,
-            learn_graded_spikes_factor,
-            reset_delay,
+            surrogate,
+            reset_mechanism=reset_mechanism,
+            state_quant=state_quant,
+            graded_spikes_factor=graded_spikes_factor,
+            **flags,
         )
 
     def _equations(self) -> Leaky:
@@ -97,11 +107,11 @@ class Neuron(snn.Leaky):
 
     @property
     def _detach_reset(self) -> bool:
-        return self.reset_delay
+        return bool(self.reset_delay)
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Run one step; see the class for what goes in and out."""
-        checks.concrete_tensor(self, "input_", input_)
+        input_ = checks.concrete_tensor(self, "input_", input_)
         return self._returned(*self._run("input_", input_, mem, single=True))
 
     def multi_step(self, x_seq: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
@@ -111,7 +121,7 @@ class Neuron(snn.Leaky):
         ``y_seq`` alone with ``init_hidden=True, output=False``; takes `mem` as `forward` does.  Forward
         hooks belong to `forward` and are not called.
         """
-        checks.concrete_tensor(self, "x_seq", x_seq)
+        x_seq = checks.concrete_tensor(self, "x_seq", x_seq)
         if self.inhibition and any(tap.alive for tap in self._taps):  # winners are counted step by step
             functional.check_input("x_seq", x_seq)
             emitted = []
@@ -128,7 +138,7 @@ class Neuron(snn.Leaky):
         if mem is not None:
             if self.init_hidden:
                 raise TypeError("`mem` should not be passed as an argument while `init_hidden=True`")
-            checks.concrete_tensor(self, "mem", mem)
+            mem = checks.concrete_tensor(self, "mem", mem)
         step = x_seq.shape if single else x_seq.shape[1:]
         if self.inhibition and len(step) < 2:
             raise ValueError(
@@ -144,10 +154,10 @@ class Neuron(snn.Leaky):
             "threshold": self.threshold,
             **self._parameters_of_its_own(),
         }
-        options = {
+        options: dict[str, Any] = {
             "surrogate": as_surrogate(self.spike_grad),
             "detach_reset": self._detach_reset,
-            "reset_delay": self.reset_delay,
+            "reset_delay": bool(self.reset_delay),
             "state_quant": self.state_quant or None,
             "names": {**_NAMES, "x_seq": name},
             "single": single,
@@ -180,8 +190,22 @@ class Neuron(snn.Leaky):
             self.mem = new
         else:  # the same, sooner
             self._buffers["mem"] = new
+            self.__dict__["_before"] = (start,) if single else ()
         show(winners)
         return y_seq, new
+
+    @property
+    def reset(self) -> Tensor:
+        """What the last step has reset, as 0 and 1; as natively, there is none before the first step.
+
+        Nor is there one after `multi_step`, which keeps no potential in between.
+        """
+        if not self._before:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'reset'")
+        (before,) = self._before
+        with torch.no_grad():
+            before = torch.zeros_like(self.mem) if before is None else before
+            return (before > self.threshold).to(self.mem.dtype)
 
     def _returned(self, y: Tensor, mem: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return y if self.init_hidden and not self.output else (y, mem)
@@ -191,6 +215,7 @@ class Neuron(snn.Leaky):
         state = self.__dict__.copy()
         state.pop("_observer", None)
         state.pop("_taps", None)
+        state.pop("_before", None)
         state["_buffers"] = {**self._buffers, "mem": self.mem.detach()}
         return state
 
@@ -214,8 +239,8 @@ class Neuron(snn.Leaky):
         self._reset_mechanism = value
 
     def _check_reset_mechanism(self, value: str) -> None:
-        if value not in self.reset_mechanisms:
-            raise ValueError(f"reset_mechanism={value!r}: {self.why_not}")
+        if not isinstance(value, str) or value not in self.reset_mechanisms:
+            raise ValueError(f"reset_mechanism={checks.shown(value)}: {self.why_not}")
 
     def extra_repr(self) -> str:
         return f"reset_mechanism={self.reset_mechanism!r}, spike_grad={self.spike_grad!r}"

@@ -44,6 +44,11 @@ def as_surrogate(spike_grad: Any) -> Surrogate | Callable[[Tensor], Tensor]:
         return spike_grad
     if getattr(spike_grad, "__module__", None) == "snntorch.surrogate" and hasattr(spike_grad, "__code__"):
         name = getattr(spike_grad, "__qualname__", "").removesuffix(".<locals>.inner")
+        if name == spike_grad.__name__:
+            raise TypeError(
+                f"spike_grad is snntorch.surrogate.{name} itself, which makes a surrogate: call it first, "
+                f"spike_grad=snntorch.surrogate.{name}()"
+            )
         cells = dict(
             zip(
                 spike_grad.__code__.co_freevars,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks
+from ..checks import Numbers
 from ..neurons import activation as _activation
 from ..neurons import lifb as _lifb
 from ..neurons import soft_reset_mpr as _soft_reset_mpr
@@ -98,8 +99,8 @@ class VSN(Neuron):
 
     def __init__(
         self,
-        beta: float | Tensor,
-        threshold: float | Tensor = 1.0,
+        beta: Numbers,
+        threshold: Numbers = 1.0,
         spike_grad: Callable[[Tensor], Tensor] | None = None,
         surrogate_disable: bool = False,
         init_hidden: bool = False,
@@ -109,7 +110,7 @@ class VSN(Neuron):
         reset_mechanism: str = "zero",
         state_quant: Any = False,
         output: bool = False,
-        graded_spikes_factor: float | Tensor = 1.0,
+        graded_spikes_factor: Numbers = 1.0,
         learn_graded_spikes_factor: bool = False,
         reset_delay: bool = True,
         activation: str | Callable[[Tensor], Tensor] = "identity",
@@ -167,8 +168,8 @@ class LIFB(Neuron):
         Spikes and bursts reset alike, and as in ``snn.Leaky``.  (Inferred; the paper is believed to reset
         hard, which is ``"zero"``.)
     burst_threshold : float or Tensor, optional
-        Potential above which an event is a burst; above `threshold`, twice `threshold` if left out
-        (inferred).
+        Potential above which an event is a burst; above `threshold`.  Left out, as far above `threshold` as
+        that is from zero: twice `threshold`, where it is positive (inferred).
     burst_intensity : float or Tensor, default 2.0
         What a burst emits, :math:`\kappa \ge 1`.
     learn_burst_threshold, learn_burst_intensity : bool, default False
@@ -204,8 +205,8 @@ class LIFB(Neuron):
 
     def __init__(
         self,
-        beta: float | Tensor,
-        threshold: float | Tensor = 1.0,
+        beta: Numbers,
+        threshold: Numbers = 1.0,
         spike_grad: Callable[[Tensor], Tensor] | None = None,
         surrogate_disable: bool = False,
         init_hidden: bool = False,
@@ -215,11 +216,11 @@ class LIFB(Neuron):
         reset_mechanism: str = "subtract",
         state_quant: Any = False,
         output: bool = False,
-        graded_spikes_factor: float | Tensor = 1.0,
+        graded_spikes_factor: Numbers = 1.0,
         learn_graded_spikes_factor: bool = False,
         reset_delay: bool = True,
-        burst_threshold: float | Tensor | None = None,
-        burst_intensity: float | Tensor = 2.0,
+        burst_threshold: Numbers | None = None,
+        burst_intensity: Numbers = 2.0,
         learn_burst_threshold: bool = False,
         learn_burst_intensity: bool = False,
     ) -> None:
@@ -336,8 +337,8 @@ class SoftResetMPR(Neuron):
 
     def __init__(
         self,
-        beta: float | Tensor = 1.0,
-        threshold: float | Tensor = 0.5,
+        beta: Numbers = 1.0,
+        threshold: Numbers = 0.5,
         spike_grad: Callable[[Tensor], Tensor] | None = None,
         surrogate_disable: bool = False,
         init_hidden: bool = False,
@@ -347,13 +348,14 @@ class SoftResetMPR(Neuron):
         reset_mechanism: str = "subtract",
         state_quant: Any = False,
         output: bool = False,
-        graded_spikes_factor: float | Tensor = 1.0,
+        graded_spikes_factor: Numbers = 1.0,
         learn_graded_spikes_factor: bool = False,
         reset_delay: bool = True,
-        amplitude: float | Tensor = 1.0,
+        amplitude: Numbers = 1.0,
         mpr: bool = True,
         detach_reset: bool = False,
     ) -> None:
+        mpr, detach_reset = checks.flag("mpr", mpr), checks.flag("detach_reset", detach_reset)
         amplitude = checks.positive("amplitude", amplitude, "a spike carries something")
         super().__init__(
             beta,
@@ -384,7 +386,7 @@ class SoftResetMPR(Neuron):
 
     @property
     def _detach_reset(self) -> bool:
-        return self.detach_reset
+        return bool(self.detach_reset)
 
     def extra_repr(self) -> str:
         return f"amplitude={checks.brief(self.amplitude)}, mpr={self.mpr}, {super().extra_repr()}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import checks, functional
+from ..checks import Numbers
 from ..energy.layers import Tap, run_watched
 from ..neurons.leaky import Leaky
 from ..observe import Observer
@@ -36,9 +37,9 @@ class LeakyNode(Node):
 
     def __init__(
         self,
-        tau: float | Tensor,
+        tau: Numbers,
         decay_input: bool,
-        v_threshold: float | Tensor,
+        v_threshold: Numbers,
         v_reset: float | None,
         surrogate_function: Callable[[Tensor], Tensor] | None,
         detach_reset: bool,
@@ -48,6 +49,9 @@ class LeakyNode(Node):
         learn_threshold: bool,
         native: dict[str, Any],
     ) -> None:
+        decay_input = checks.flag("decay_input", decay_input)
+        learn_tau = checks.flag("learn_tau", learn_tau)
+        learn_threshold = checks.flag("learn_threshold", learn_threshold)
         tau = checks.in_range("tau", tau, 1, math.inf, "it is a time constant in steps; 1 keeps no memory")
         if learn_tau:
             checks.in_range(
@@ -58,16 +62,18 @@ class LeakyNode(Node):
                 "tau=inf with decay_input=True would divide the input by infinity; set decay_input=False"
             )
         v_threshold = checks.number_or_tensor("v_threshold", v_threshold)
-        functional.check_v_reset("v_reset", v_reset)
+        if v_reset is not None:
+            v_reset = functional.check_v_reset("v_reset", v_reset)
         if surrogate_function is None:
             surrogate_function = self.default_surrogate or default_surrogate()
-        checks.spike_function("surrogate_function", surrogate_function)
+        if not isinstance(as_surrogate(surrogate_function), Surrogate):
+            checks.spike_function("surrogate_function", surrogate_function, probe=True)
         super().__init__(
             v_reset=v_reset,
             surrogate_function=surrogate_function,
-            detach_reset=detach_reset,
+            detach_reset=checks.flag("detach_reset", detach_reset),
             step_mode=step_mode,
-            store_v_seq=store_v_seq,
+            store_v_seq=checks.flag("store_v_seq", store_v_seq),
             **native,
         )
         self.decay_input = decay_input
@@ -105,9 +111,9 @@ class LeakyNode(Node):
             "threshold": self.v_threshold,
             **self._parameters_of_its_own(),
         }
-        options = {
+        options: dict[str, Any] = {
             "surrogate": as_surrogate(self.surrogate_function),
-            "detach_reset": self.detach_reset,
+            "detach_reset": bool(self.detach_reset),
             "names": _NAMES,
             "implementation": self._implementation(x_seq),
             "single": single,

@@ -108,8 +108,9 @@ class _NodeBase(neuron.BaseNode):
     nir_remedy: ClassVar[str] = "export it with snn_ext.spikingjelly.export_to_nir"
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        for x in (*args, *kwargs.values()):
-            checks.concrete_tensor(self, "x" if self.step_mode == "s" else "x_seq", x)
+        name = "x" if self.step_mode == "s" else "x_seq"
+        args = tuple([checks.concrete_tensor(self, name, x) for x in args])
+        kwargs = {key: checks.concrete_tensor(self, key, x) for key, x in kwargs.items()}
         return super().forward(*args, **kwargs)
 
     def _simulate(

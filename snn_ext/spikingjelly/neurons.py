@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .. import checks
+from ..checks import Numbers
 from ..neurons import activation as _activation
 from ..neurons import lifb as _lifb
 from ..neurons import soft_reset_mpr as _soft_reset_mpr
@@ -89,9 +90,9 @@ class VSNNode(LeakyNode):
     @native_positions
     def __init__(
         self,
-        tau: float | Tensor = 2.0,
+        tau: Numbers = 2.0,
         decay_input: bool = True,
-        v_threshold: float | Tensor = 1.0,
+        v_threshold: Numbers = 1.0,
         v_reset: float | None = 0.0,
         surrogate_function: Callable[[Tensor], Tensor] | None = None,
         detach_reset: bool = False,
@@ -102,7 +103,7 @@ class VSNNode(LeakyNode):
         learn_threshold: bool = False,
         **native: Any,
     ) -> None:
-        if v_reset is None or v_reset != 0:
+        if v_reset is None or checks.number("v_reset", v_reset) != 0:
             raise ValueError(
                 f"v_reset={v_reset}: a VSN resets to zero by definition; leave it out, or use LIFNode for "
                 "another reset"
@@ -156,8 +157,8 @@ class LIFBNode(LeakyNode):
     surrogate_function : callable, optional
         Used at both thresholds; SpikingJelly's ``Sigmoid()`` if left out; as in `VSNNode`.
     burst_threshold : float or Tensor, optional
-        Potential at or above which an event is a burst; above `v_threshold`, twice `v_threshold` if left
-        out (inferred).
+        Potential at or above which an event is a burst; above `v_threshold`.  Left out, as far above
+        `v_threshold` as that is from zero: twice `v_threshold`, where it is positive (inferred).
     burst_intensity : float or Tensor, default 2.0
         What a burst emits, :math:`\kappa \ge 1`.
     learn_tau, learn_threshold : bool, default False
@@ -195,16 +196,16 @@ class LIFBNode(LeakyNode):
     @native_positions
     def __init__(
         self,
-        tau: float | Tensor = 2.0,
+        tau: Numbers = 2.0,
         decay_input: bool = True,
-        v_threshold: float | Tensor = 1.0,
+        v_threshold: Numbers = 1.0,
         v_reset: float | None = 0.0,
         surrogate_function: Callable[[Tensor], Tensor] | None = None,
         detach_reset: bool = False,
         step_mode: str = "s",
         store_v_seq: bool = False,
-        burst_threshold: float | Tensor | None = None,
-        burst_intensity: float | Tensor = 2.0,
+        burst_threshold: Numbers | None = None,
+        burst_intensity: Numbers = 2.0,
         learn_tau: bool = False,
         learn_threshold: bool = False,
         learn_burst_threshold: bool = False,
@@ -326,20 +327,21 @@ class SoftResetMPRNode(LeakyNode):
     @native_positions
     def __init__(
         self,
-        tau: float | Tensor = math.inf,
+        tau: Numbers = math.inf,
         decay_input: bool = False,
-        v_threshold: float | Tensor = 0.5,
+        v_threshold: Numbers = 0.5,
         v_reset: float | None = None,
         surrogate_function: Callable[[Tensor], Tensor] | None = None,
         detach_reset: bool = False,
         step_mode: str = "s",
         store_v_seq: bool = False,
-        amplitude: float | Tensor = 1.0,
+        amplitude: Numbers = 1.0,
         mpr: bool = True,
         learn_tau: bool = False,
         learn_threshold: bool = False,
         **native: Any,
     ) -> None:
+        mpr = checks.flag("mpr", mpr)
         amplitude = checks.positive("amplitude", amplitude, "a spike carries something")
         super().__init__(
             tau,

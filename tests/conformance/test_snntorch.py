@@ -6,6 +6,7 @@ import inspect
 import pickle
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -802,6 +803,149 @@ def test_the_gradient_to_the_burst_intensity_is_the_number_of_bursts():
     assert grad == (y_seq == 3).sum() > 0
 
 
+# --- constructors as generous as the native one's -----------------------------------------------------------
+
+GENEROUS = {
+    "an array": np.full(3, 0.75, np.float32),
+    "a list": [0.75] * 3,
+    "a tuple": (0.75, 0.75, 0.75),
+    "a NumPy number": np.float32(0.75),
+    "an array of no dimension": np.array(0.75),
+    "whole numbers": torch.ones(3, dtype=torch.int64),
+    "a whole number": np.int64(1),
+    "a tensor of no dimension": torch.tensor(1),
+}
+
+
+@pytest.mark.parametrize("kind", GENEROUS)
+def test_beta_and_threshold_are_what_leaky_takes(cls, kind):
+    value = GENEROUS[kind]
+    x_seq = torch.rand(5, 2, 3)
+    native = snn.Leaky(value, value, graded_spikes_factor=value)
+    ours = cls(value, value, graded_spikes_factor=value)
+    for name in ("beta", "threshold", "graded_spikes_factor"):
+        assert torch.equal(getattr(ours, name).float(), getattr(native, name).float())
+    plain = torch.as_tensor(value).float()
+    expected = cls(plain, plain, graded_spikes_factor=plain)
+    for found, wanted in zip(ours.multi_step(x_seq), expected.multi_step(x_seq), strict=True):
+        assert torch.equal(found, wanted)
+    learned = cls(value, value, learn_beta=True, learn_threshold=True)
+    assert all(p.is_floating_point() for p in learned.parameters())
+
+
+def test_an_array_is_copied(cls):
+    beta = np.full(3, 0.5, np.float32)
+    neuron = cls(beta, learn_beta=True)
+    with torch.no_grad():
+        neuron.beta.zero_()
+    assert (beta == 0.5).all()
+
+
+def test_whole_numbers_come_in_as_natively_and_truth_values_do_not(cls):
+    spikes = torch.randint(2, (4, 3))
+    native, ours = snn.Leaky(0.5), cls(0.5)
+    (_, expected), (y, mem) = native(spikes), ours(spikes)
+    assert y.dtype == mem.dtype == expected.dtype == torch.float32
+    assert torch.equal(mem, expected)  # nothing has been reset yet
+    with pytest.raises(NotImplementedError):
+        snn.Leaky(0.5)(spikes.bool())
+    with pytest.raises(TypeError, match="input_ must be floating point, got torch.bool"):
+        ours(spikes.bool())
+
+
+def test_without_a_batch_parameters_may_have_one(cls):
+    x = torch.rand(3) * 2
+    native, ours = snn.Leaky(torch.full((1, 3), 0.5)), cls(torch.full((1, 3), 0.5))
+    (_, expected), (y, mem) = native(x), ours(x)
+    assert y.shape == mem.shape == x.shape  # natively (1, 3)
+    assert torch.equal(mem, expected[0])
+
+
+def test_what_the_last_step_has_reset_can_be_read_as_natively(cls):
+    native, ours = snn.Leaky(0.5, 0.5), cls(0.5, 0.5)
+    for neuron in (native, ours):
+        with pytest.raises(AttributeError, match="has no attribute 'reset'"):
+            _ = neuron.reset
+    mem = None
+    for x in torch.rand(6, 4, 3, requires_grad=True) * 2:  # both from the same potential, at each step
+        ours(x, mem)
+        _, mem = native(x, mem)
+        assert torch.equal(ours.reset, native.reset)
+        assert not ours.reset.requires_grad
+    assert ours.reset.sum() > 0
+    assert not hasattr(copy.deepcopy(ours), "reset")
+    ours.multi_step(x[None])
+    assert not hasattr(ours, "reset")
+
+
+@pytest.mark.parametrize("threshold", [0.0, -0.5, 1e-5, float("inf"), [1.0, -1.0, 0.0]])
+@pytest.mark.parametrize("learn", [False, True])
+def test_a_burst_threshold_left_out_fits_every_threshold(threshold, learn):
+    x_seq = torch.randn(6, 2, 3)
+    lifb = LIFB(0.5, threshold, burst_intensity=1.0, reset_mechanism="zero", learn_burst_threshold=learn)
+    native = snn.Leaky(0.5, threshold, reset_mechanism="zero", init_hidden=True, output=True)
+    y_seq, mem = lifb.multi_step(x_seq)
+    expected = [native(x) for x in x_seq]
+    assert torch.equal(y_seq, torch.stack([spikes for spikes, _ in expected]))
+    assert torch.equal(mem, expected[-1][1])
+    assert LIFB(0.5, 0.75).burst_threshold == 1.5
+
+
+FLAGS = (
+    "surrogate_disable",
+    "init_hidden",
+    "inhibition",
+    "learn_beta",
+    "learn_threshold",
+    "output",
+    "learn_graded_spikes_factor",
+    "reset_delay",
+)
+OWN_FLAGS = {
+    VSN: (),
+    LIFB: ("learn_burst_threshold", "learn_burst_intensity"),
+    SoftResetMPR: ("mpr", "detach_reset"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Inhibition")
+def test_flags_are_true_or_false(cls):
+    for name in (*FLAGS, *OWN_FLAGS[cls]):
+        for wrong in (2, None, "yes", torch.tensor(True)):
+            with pytest.raises(TypeError, match=f"{name} must be True or False"):
+                cls(0.5, **{name: wrong})
+        for good in (np.bool_(True), 1):
+            cls(0.5, **{name: good})(torch.rand(2, 3))
+    snn.SpikingNeuron.instances.clear()
+
+
+def test_flags_set_afterwards_reach_no_kernel_as_another_number(cls):
+    x_seq = torch.rand(4, 2, 3) * 2
+    for value, same in ((2, True), (None, False)):
+        neuron, expected = cls(0.5), cls(0.5, reset_delay=same)
+        neuron.reset_delay = value
+        assert torch.equal(neuron.multi_step(x_seq)[1], expected.multi_step(x_seq)[1])
+    if cls is SoftResetMPR:
+        neuron.mpr = 2
+        with pytest.raises(TypeError, match="mpr must be True or False, got 2"):
+            neuron.multi_step(x_seq)
+
+
+@pytest.mark.parametrize("name", ["atan", "fast_sigmoid", "sigmoid", "straight_through_estimator"])
+def test_a_surrogate_that_has_yet_to_be_called_is_named(cls, name):
+    factory = getattr(snn.surrogate, name)
+    with pytest.raises(TypeError, match=rf"snntorch\.surrogate\.{name} itself.*call it first, .*{name}\(\)"):
+        cls(0.5, spike_grad=factory)
+    with pytest.raises(TypeError, match=r"spike_grad must return spikes, but .* returned a function"):
+        cls(0.5, spike_grad=lambda slope=25: factory())
+    neuron = cls(0.5)
+    neuron.spike_grad = factory
+    with pytest.raises(TypeError, match="call it first"):
+        neuron(torch.rand(2, 3))
+    with pytest.raises(TypeError, match="call it first"):
+        cls(0.5, spike_grad=surrogate.FastSigmoid)
+
+
 # --- bad input -------------------------------------------------------------------------------------
 
 NAN = float("nan")
@@ -810,7 +954,7 @@ BAD = [
     ({"beta": torch.tensor([0.5, -0.1])}, ValueError, r"beta=-0\.1 is outside"),
     ({"beta": NAN}, ValueError, "beta is NaN"),
     ({"beta": "0.9"}, TypeError, "beta must be a number or a torch.Tensor, got str"),
-    ({"beta": torch.ones(2, dtype=torch.int64)}, TypeError, "beta must be floating point"),
+    ({"beta": torch.ones(2, dtype=torch.bool)}, TypeError, "beta must be floating point"),
     ({"threshold": NAN}, ValueError, "threshold is NaN"),
     ({"threshold": torch.tensor([1.0, NAN])}, ValueError, "threshold contains NaN"),
     ({"threshold": "1"}, TypeError, "threshold must be a number or a torch.Tensor, got str"),
@@ -819,7 +963,8 @@ BAD = [
     ({"spike_grad": surrogate.ATan}, TypeError, "spike_grad must be an instance, got the class ATan"),
     ({"state_quant": 4}, TypeError, "state_quant must be callable, got int"),
     ({"beta": torch.empty(0)}, ValueError, "beta is empty"),
-    ({"beta": [0.5]}, TypeError, r"beta must be a number .* got list; convert it with torch\.as_tensor"),
+    ({"beta": ["a"]}, TypeError, "beta must hold numbers"),
+    ({"beta": {0.5}}, TypeError, "beta must be a number .* got set; an array or a list of numbers will do"),
     ({"inhibition": True, "reset_delay": False}, ValueError, "inhibition=True needs reset_delay=True"),
     ({"graded_spikes_factor": NAN}, ValueError, "graded_spikes_factor is NaN"),
 ]
@@ -833,7 +978,11 @@ BAD_OWN = {
     LIFB: [
         ({"reset_mechanism": None}, ValueError, "reset_mechanism=None: use one of 'subtract', 'zero'"),
         ({"burst_threshold": 1.0}, ValueError, "burst_threshold=1 must be above threshold=1; raise it"),
-        ({"threshold": -1.0}, ValueError, "burst_threshold=-2 must be above threshold=-1"),
+        (
+            {"threshold": 2.0, "burst_threshold": 1.0},
+            ValueError,
+            "burst_threshold=1 must be above threshold=2",
+        ),
         (
             {"threshold": torch.tensor([1.0, 2.0]), "burst_threshold": torch.tensor([1.5, 1.75])},
             ValueError,
@@ -890,7 +1039,7 @@ def test_a_bad_argument_is_named_and_registers_nothing(cls, arguments, error, me
     ("x", "error", "message"),
     [
         (torch.zeros(0, 2, 3), ValueError, "at least one time step"),
-        (torch.zeros(4, 2, 3, dtype=torch.int64), TypeError, "floating point"),
+        (torch.zeros(4, 2, 3, dtype=torch.bool), TypeError, "floating point"),
         (torch.zeros(4, 2, 5), ValueError, r"beta has shape \(3,\), which does not broadcast"),
         (torch.zeros(4, 2, 3, device="meta"), ValueError, "beta is on cpu but the input is on meta"),
         (3.0, TypeError, r"x_seq must be a torch\.Tensor, got float"),

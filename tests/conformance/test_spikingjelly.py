@@ -4,7 +4,9 @@ import copy
 import importlib.util
 import inspect
 import pickle
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -743,6 +745,113 @@ def test_a_learned_tau_stays_a_time_constant(cls, far):
     assert all(t.isfinite().all() for t in (y_seq, ours.v, grad))
 
 
+# --- constructors as generous as the native one's -----------------------------------------------------------
+
+GENEROUS = {
+    "an array": np.full(3, 2.0, np.float32),
+    "a list": [2.0] * 3,
+    "a NumPy number": np.float32(2.0),
+    "an array of no dimension": np.array(2.0),
+    "a whole number": np.int64(2),
+    "a tensor of no dimension": torch.tensor(2),
+}
+
+
+@pytest.mark.parametrize("kind", GENEROUS)
+def test_tau_and_v_threshold_are_numbers_of_any_kind(cls, kind):
+    x_seq, value = torch.rand(5, 2, 3) * 4, GENEROUS[kind]
+    own = {"amplitude": value} if cls is SoftResetMPRNode else {}
+    ours, expected = (
+        cls(value, v_threshold=value, **own),
+        cls(2.0, v_threshold=2.0, **{name: 2.0 for name in own}),
+    )
+    for node_ in (ours, expected):
+        node_.step_mode = "m"
+    assert torch.equal(ours(x_seq), expected(x_seq))
+    assert torch.equal(ours.v, expected.v)
+    learned = cls(value, v_threshold=value, learn_tau=True, learn_threshold=True)
+    assert all(p.is_floating_point() for p in learned.parameters())
+
+
+@pytest.mark.parametrize("v_reset", [0, np.float32(0), np.array(0.0), torch.tensor(0.0), Fraction(0)])
+def test_v_reset_is_a_number_of_any_kind(cls, v_reset):
+    assert type(cls(v_reset=v_reset).v_reset) is float
+
+
+def test_whole_numbers_come_in_as_natively_and_truth_values_do_not(cls):
+    spikes = torch.randint(2, (4, 2, 3))
+    for mode in ("s", "m"):
+        native, ours = neuron.LIFNode(step_mode=mode), cls(2.0, step_mode=mode)
+        assert ours(spikes).dtype == ours.v.dtype == native(spikes).dtype == torch.float32
+        expected = cls(2.0, step_mode=mode)
+        assert torch.equal(ours(spikes), [expected(spikes.float()), expected(spikes.float())][1])
+        with pytest.raises(NotImplementedError):
+            neuron.LIFNode(step_mode=mode)(spikes.bool())
+        with pytest.raises(TypeError, match="must be floating point, got torch.bool"):
+            ours(spikes.bool())
+
+
+@pytest.mark.parametrize("v_threshold", [0.0, -0.5, 1e-5, float("inf"), [1.0, -1.0, 0.0]])
+@pytest.mark.parametrize("learn", [False, True])
+def test_a_burst_threshold_left_out_fits_every_threshold(v_threshold, learn):
+    x_seq = torch.randn(6, 2, 3)
+    options = {"burst_intensity": 1.0, "learn_burst_threshold": learn, "step_mode": "m"}
+    spikes = LIFBNode(2.0, v_threshold=v_threshold, **options)(x_seq)
+    expected = SoftResetMPRNode(
+        2.0,
+        True,
+        v_threshold,
+        0.0,
+        surrogate_function=surrogate.Sigmoid(),
+        step_mode="m",
+        amplitude=1.0,
+    )(x_seq)
+    assert torch.equal(spikes, expected)  # the vanilla neuron, which has one threshold
+    assert LIFBNode(v_threshold=0.75).burst_threshold == 1.5
+
+
+OWN_FLAGS = {
+    VSNNode: (),
+    LIFBNode: ("learn_burst_threshold", "learn_burst_intensity"),
+    SoftResetMPRNode: ("mpr",),
+}
+
+
+def test_flags_are_true_or_false(cls):
+    flags = ("decay_input", "detach_reset", "store_v_seq", "learn_tau", "learn_threshold", *OWN_FLAGS[cls])
+    for name in flags:
+        for wrong in (2, None, "yes", torch.tensor(True)):
+            with pytest.raises(TypeError, match=f"{name} must be True or False"):
+                cls(2.0, **{name: wrong})
+        for good in (np.bool_(True), 1):
+            cls(2.0, **{name: good})(torch.rand(2, 3))
+
+
+def test_flags_set_afterwards_reach_no_kernel_as_another_number(cls):
+    x_seq = torch.rand(4, 2, 3, requires_grad=True)
+    for value, same in ((2, True), (None, False)):
+        ours, expected = cls(2.0, step_mode="m"), cls(2.0, step_mode="m", detach_reset=same)
+        ours.detach_reset = value
+        grads = [torch.autograd.grad((n(x_seq).sum() + n.v.sum()), x_seq)[0] for n in (ours, expected)]
+        assert torch.equal(*grads)
+    if cls is SoftResetMPRNode:
+        ours.mpr = 2
+        with pytest.raises(TypeError, match="mpr must be True or False, got 2"):
+            ours(x_seq)
+
+
+def test_a_surrogate_that_has_yet_to_be_called_is_named(cls):
+    for wrong in (surrogate.ATan, surrogate.Sigmoid, ATan):
+        with pytest.raises(
+            TypeError, match=f"surrogate_function must be an instance, got the class {wrong.__name__}"
+        ):
+            cls(surrogate_function=wrong)
+    with pytest.raises(TypeError, match="surrogate_function must return spikes, but .* call it first"):
+        cls(surrogate_function=lambda alpha=2.0: surrogate.ATan())
+    with pytest.raises(TypeError, match="surrogate_function failed on torch.zeros"):
+        cls(surrogate_function=surrogate.atan_backward)
+
+
 # --- bad input --------------------------------------------------------------------------------------------
 
 NAN, INF = float("nan"), float("inf")
@@ -824,7 +933,7 @@ def test_a_bad_argument_is_named(cls, arguments, error, message):
     ("x", "error", "message"),
     [
         (torch.zeros(0, 2, 3), ValueError, "at least one time step"),
-        (torch.zeros(4, 2, 3, dtype=torch.int64), TypeError, "floating point"),
+        (torch.zeros(4, 2, 3, dtype=torch.bool), TypeError, "floating point"),
         (3.0, TypeError, r"x_seq must be a torch\.Tensor, got float"),
     ],
 )
