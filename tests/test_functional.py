@@ -651,7 +651,7 @@ BAD_OWN = {
     ],
     SOFT_RESET_MPR.name: [
         *BAD_V_RESET,
-        ({"amplitude": 0}, ValueError, "amplitude=0 must be positive"),
+        ({"amplitude": 0}, ValueError, "amplitude=0.0 must be positive"),
         ({"amplitude": -1.0}, ValueError, r"amplitude=-1\.0 must be positive"),
         ({"amplitude": math.nan}, ValueError, "amplitude=nan must be positive"),
         ({"amplitude": math.inf}, ValueError, "amplitude=inf"),
