@@ -30,11 +30,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SYNAPSES = (nn.Linear, *CONVOLUTIONS)
@@ -58,6 +61,8 @@ class Kinds:
     neurons: tuple[type, ...]
     synapses: tuple[type, ...] = SYNAPSES
     passing: tuple[type, ...] = PASSING
+    opaque: Callable[[nn.Module], bool] = lambda module: False
+    """Which other modules are not to be looked into."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +79,21 @@ class Synapse:
 class _Tracer(fx.Tracer):
     def __init__(self, kinds: Kinds) -> None:
         super().__init__()
-        self.leaves = (kinds.bursting, *kinds.neurons, *SYNAPSES)
+        self.kinds = kinds
 
     def is_leaf_module(self, m: nn.Module, qualname: str) -> bool:
-        return isinstance(m, self.leaves) or next(m.children(), None) is None
+        return is_leaf(m, self.kinds)
+
+
+def is_leaf(module: nn.Module, kinds: Kinds) -> bool:
+    """Whether a module counts as one layer, whatever is in it."""
+    leaves = (kinds.bursting, *kinds.neurons, *SYNAPSES)
+    return isinstance(module, leaves) or next(module.children(), None) is None or kinds.opaque(module)
+
+
+def plain_type(module: nn.Module) -> type:
+    """Return the class of a module, that of the original if it is parametrised."""
+    return type(module).__bases__[0] if parametrize.is_parametrized(module) else type(module)
 
 
 def trace(net: nn.Module, kinds: Kinds) -> fx.Graph:
@@ -180,9 +196,7 @@ class _Walk:
         name = str(user.target)
         module = self.modules[name]
         pooled = next((n for kind, n in POOLING.items() if isinstance(module, kind)), 0)
-        if type(module) in self.kinds.synapses:
-            if not isinstance(module._parameters.get("weight"), nn.Parameter):
-                raise self.refusal("feeds a layer whose weight is computed, as by pruning", user)
+        if plain_type(module) in self.kinds.synapses:
             synapse = dataclasses.replace(so_far, name=name)
             if so_far.pooled and so_far.flattened_from is None and isinstance(module, nn.Linear):
                 raise self.refusal("is pooled along the features that it feeds into a linear layer", user)
@@ -283,7 +297,8 @@ def folded(name: str, layer: nn.Module, synapse: Synapse, intensity: Tensor, fac
 
     Its weights are ``[W, (intensity - 1) W]``, both times `factor`, along the input channels.
     """
-    weight = layer.weight
+    new = settled(layer)
+    weight = new.weight
     assert isinstance(weight, Tensor)
     groups = layer.groups if isinstance(layer, CONVOLUTIONS) else 1
     inputs = weight.shape[1] * groups
@@ -298,7 +313,6 @@ def folded(name: str, layer: nn.Module, synapse: Synapse, intensity: Tensor, fac
             )
         rows = per_input.view(groups, 1, -1).expand(-1, weight.shape[0] // groups, -1)
         blocks.append(weight * rows.reshape(weight.shape[0], -1, *[1] * (weight.dim() - 2)))
-    new = copy.deepcopy(layer)
     new.weight = nn.Parameter(torch.cat(blocks, 1).detach(), requires_grad=weight.requires_grad)
     for attribute in ("in_features", "in_channels"):
         if hasattr(new, attribute):
@@ -347,14 +361,50 @@ def refuse_shared(net: nn.Module, layers: Mapping[str, nn.Module]) -> None:
 
 
 def copy_of(net: nn.Module) -> nn.Module:
-    """Return a deep copy, or say how to get there if a live graph is in the way."""
+    """Return a deep copy whose states and computed weights have left their graph behind."""
+    memo: dict[int, Any] = {}
+    for module in net.modules():
+        for value in _tensors(list(vars(module).values())):
+            if value.grad_fn is not None:
+                memo[id(value)] = value.detach().clone()
     try:
-        return copy.deepcopy(net)
+        return copy.deepcopy(net, memo)
     except RuntimeError as error:
         raise RuntimeError(
             f"{type(net).__name__} holds a live graph, which cannot be copied ({error}); reset the network, "
-            "and make pruned or normalised weights permanent, e.g. by torch.nn.utils.prune.remove"
+            "and let it keep no tensors of a forward in objects of its own"
         ) from error
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested containers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, set, Mapping)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(inner)
+
+
+def settled(layer: nn.Module) -> nn.Module:
+    """Return a copy of `layer` with its weights as parameters, if they were pruned, normalised or computed.
+
+    They keep the values that they have now.
+    """
+    new = copy_of(layer)
+    if parametrize.is_parametrized(new):  # by hand, for torch would take the class of the original apart
+        values = {name: getattr(new, name).detach() for name in new.parametrizations}  # type: ignore[union-attr]
+        new.__class__ = plain_type(new)
+        del new.parametrizations
+        for name, value in values.items():
+            new.register_parameter(name, nn.Parameter(value))
+    for hook in list(new._forward_pre_hooks.values()):
+        if isinstance(hook, prune.BasePruningMethod):
+            prune.remove(new, hook._tensor_name)
+        elif isinstance(hook, WeightNorm):
+            nn.utils.remove_weight_norm(new, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            nn.utils.remove_spectral_norm(new, hook.name)
+    return new
 
 
 def decoupled(

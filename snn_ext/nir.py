@@ -62,13 +62,20 @@ turn changes exactly at an event: :math:`p_{t+1}` is :math:`1 + a - 1 - 0 = a` i
 Potentials are equal up to the rounding of the offsets, so a spike can differ only where a potential is
 that near to a threshold; and the input must stay below `HOLD`.  A neuron without leak is
 written with a decay of `SLOWEST`.  (The construction is ours.)
+
+**Ties.**  NIR's neurons fire above their threshold.  Half of the readers fire at it, too: SpikingJelly and
+sinabs do, snnTorch and Norse do not.  What stands exactly at a threshold (averages of spikes do) must not
+hang on that, so `beside` writes the next float32 threshold: above for a neuron that fires strictly above,
+below for one that fires at its threshold.  Then either kind of reader gives the spikes of the network, but
+for a potential that stands at the written threshold itself, one unit in the last place away.
+
+`snn_ext.nir_graph` writes whole networks.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Container, Mapping
 from typing import Any
 
 import nir
@@ -90,7 +97,8 @@ Shape = tuple[int, ...]
 class Neurons:
     """What a NIR graph needs to know of a layer: its parameters, each a number or an array per neuron.
 
-    `emitted` is what a spike carries; without a burst threshold the neurons are plain LIF.
+    `emitted` is what a spike carries, `rest` the potential that a leak and a reset lead to, and `fires_at`
+    says that a neuron fires at its threshold, too; without a burst threshold the neurons are plain LIF.
     """
 
     decay: Any
@@ -99,23 +107,36 @@ class Neurons:
     emitted: Any = 1.0
     burst_threshold: Any = None
     burst_intensity: Any = 1.0
+    rest: float = 0.0
+    fires_at: bool = False
 
 
-def expand(
-    graph: nir.NIRGraph, name: str, neurons: Neurons, shape: Shape, *, dt: float, unit_resistance: bool
-) -> nir.NIRGraph:
-    """Return `graph` with the node `name` replaced by LIF neurons that do what `neurons` do.
+@dataclasses.dataclass
+class Scale:
+    """Factors and perhaps offsets by channel: folded into weights, or written as weights of their own."""
+
+    factor: NDArray[Any]
+    offset: NDArray[Any] | None
+    shape: Shape
+
+
+Nodes = tuple[dict[str, Any], list[tuple[str, str]], str, str]
+"""Nodes and edges, and by which nodes they are entered and left."""
+
+
+def expand(name: str, neurons: Neurons, shape: Shape, *, dt: float, unit_resistance: bool) -> Nodes:
+    """Return LIF neurons that do what `neurons` do, as nodes of a graph.
 
     Parameters
     ----------
-    graph : nir.NIRGraph
-        Has a LIF node `name`, a placeholder.
+    name : str
+        Of the layer, and of its LIF node.
     shape : tuple of int
-        Shape of the layer without batch: ``(n,)`` or ``(channels, height, width)``.
+        Shape of the layer without batch: ``(n,)``, ``(channels, length)`` or ``(channels, height, width)``.
     dt : float
         Time step in seconds.
     unit_resistance : bool
-        Write ``r = 1`` and fold the resistance into the weights before, for readers that take no other.
+        Write ``r = 1`` and put the resistance into the weights before, for readers that take no other.
     """
     if neurons.burst_threshold is None or np.isposinf(neurons.burst_threshold).all():  # never bursts
         make = _plain
@@ -125,36 +146,33 @@ def expand(
         )
     else:
         make = _bursting
-    nodes, edges, first, last = make(name, neurons, shape, dt, unit_resistance)
-    before = {key: node for key, node in graph.nodes.items() if key != name}
-    rewired = [(last if a == name else a, first if b == name else b) for a, b in graph.edges]
-    return nir.NIRGraph({**before, **nodes}, [*edges, *rewired], type_check=False)
+    return make(name, neurons, shape, dt, unit_resistance)
 
 
-def _plain(
-    name: str, neurons: Neurons, shape: Shape, dt: float, unit_resistance: bool
-) -> tuple[dict[str, nir.NIRNode], list[tuple[str, str]], str, str]:
+def _plain(name: str, neurons: Neurons, shape: Shape, dt: float, unit_resistance: bool) -> Nodes:
     decay, gain, threshold, emitted = (
         _full(value, shape) for value in (neurons.decay, neurons.gain, neurons.threshold, neurons.emitted)
     )
     decay = np.minimum(decay, SLOWEST)
-    nodes: dict[str, nir.NIRNode] = {}
-    scale = gain / (1 - decay) if unit_resistance else gain
-    if not np.all(scale == 1):
-        nodes[f"{name}_scale"] = _weights(np.diag(_per_channel(name, scale, shape)), None, shape)
-    nodes[name] = _lif(decay, threshold, dt, unit_resistance)
+    resistance = gain / (1 - decay)
+    if np.allclose(resistance, 1, rtol=1e-12):
+        resistance = np.ones(shape)
+    nodes: dict[str, Any] = {}
+    if unit_resistance and not np.all(resistance == 1):
+        nodes[f"{name}_scale"] = Scale(per_channel(name, resistance, shape), None, shape)
+    nodes[name] = _lif(
+        decay, threshold, dt, None if unit_resistance else resistance, neurons.rest, neurons.fires_at
+    )
     if not np.all(emitted == 1):
-        nodes[f"{name}_emitted"] = _weights(np.diag(_per_channel(name, emitted, shape)), None, shape)
+        nodes[f"{name}_emitted"] = Scale(per_channel(name, emitted, shape), None, shape)
     names = list(nodes)
     return nodes, list(itertools.pairwise(names)), names[0], names[-1]
 
 
-def _bursting(
-    name: str, neurons: Neurons, shape: Shape, dt: float, unit_resistance: bool
-) -> tuple[dict[str, nir.NIRNode], list[tuple[str, str]], str, str]:
+def _bursting(name: str, neurons: Neurons, shape: Shape, dt: float, unit_resistance: bool) -> Nodes:
     given = (neurons.decay, neurons.gain, neurons.threshold, neurons.burst_threshold, neurons.emitted)
     d, gain, threshold, burst_threshold, emitted, intensity = (
-        _per_channel(name, _full(value, shape), shape) for value in (*given, neurons.burst_intensity)
+        per_channel(name, _full(value, shape), shape) for value in (*given, neurons.burst_intensity)
     )
     d = np.minimum(d, SLOWEST)
     shared = d[0]  # the clock is reset at every step, so its decay does not matter
@@ -200,12 +218,14 @@ def _bursting(
     spatial = shape[1:]
     size = (k * n + 1, *spatial)
     decays = np.concatenate([np.tile(d, k), [shared]]).reshape(-1, *[1] * len(spatial))
+    decays = np.broadcast_to(decays, size)
+    r = None if unit_resistance else 1 / (1 - decays)
     nodes = {
-        f"{name}_expand": _weights(expand_weights, expand_bias, shape),
-        name: _lif(np.broadcast_to(decays, size), np.full(size, level), dt, unit_resistance),
-        f"{name}_sums": _weights(sums, None, shape),
-        f"{name}_currents": _weights(currents, None, shape),
-        f"{name}_contract": _weights(contract, None, shape),
+        f"{name}_expand": weights(expand_weights, expand_bias, shape),
+        name: _lif(decays, np.full(size, level), dt, r, 0.0, neurons.fires_at),
+        f"{name}_sums": weights(sums, None, shape),
+        f"{name}_currents": weights(currents, None, shape),
+        f"{name}_contract": weights(contract, None, shape),
     }
     edges = [
         (f"{name}_expand", name),
@@ -234,38 +254,56 @@ def _blocks(
     return matrix
 
 
-def _weights(matrix: NDArray[Any], bias: NDArray[Any] | None, shape: Shape) -> nir.NIRNode:
-    """Return a linear node over channels: dense for ``(n,)``, a 1 x 1 convolution for ``(C, H, W)``."""
+def weights(matrix: NDArray[Any], bias: NDArray[Any] | None, shape: Shape) -> nir.NIRNode:
+    """Return a linear node over channels: dense for ``(n,)``, else a convolution with a kernel of one.
+
+    Never a ``nir.Linear``, which not all readers know: without a bias they get one of zeros.
+    """
     matrix = matrix.astype(np.float32)
+    bias = np.zeros(len(matrix), np.float32) if bias is None else bias.astype(np.float32)
     if len(shape) == 1:
-        return nir.Linear(matrix) if bias is None else nir.Affine(matrix, bias.astype(np.float32))
-    return nir.Conv2d(
-        input_shape=(shape[1], shape[2]),
-        weight=matrix[:, :, None, None],
-        stride=(1, 1),
-        padding=(0, 0),
-        dilation=(1, 1),
-        groups=1,
-        bias=np.zeros(len(matrix), np.float32) if bias is None else bias.astype(np.float32),
-    )
+        return nir.Affine(matrix, bias)
+    if len(shape) == 2:
+        return nir.Conv1d(shape[1], matrix[:, :, None], 1, 0, 1, 1, bias)
+    return nir.Conv2d((shape[1], shape[2]), matrix[:, :, None, None], (1, 1), (0, 0), (1, 1), 1, bias)
 
 
-def _lif(decay: NDArray[Any], threshold: NDArray[Any], dt: float, unit_resistance: bool) -> nir.LIF:
+def _lif(
+    decay: NDArray[Any],
+    threshold: NDArray[Any],
+    dt: float,
+    resistance: NDArray[Any] | None,
+    rest: float,
+    fires_at: bool,
+) -> nir.LIF:
     tau = (dt / (1 - decay)).astype(np.float32)
-    zeros = np.zeros_like(tau)
-    r = np.ones_like(tau) if unit_resistance else (1 / (1 - decay)).astype(np.float32)
-    return nir.LIF(tau=tau, r=r, v_leak=zeros, v_threshold=threshold.astype(np.float32), v_reset=zeros.copy())
+    r = np.ones_like(tau) if resistance is None else resistance.astype(np.float32)
+    rests = np.full_like(tau, rest)
+    return nir.LIF(tau=tau, r=r, v_leak=rests, v_threshold=beside(threshold, fires_at), v_reset=rests.copy())
+
+
+def beside(threshold: ArrayLike, fires_at: bool) -> NDArray[Any]:
+    """Return the float32 next to `threshold`: below it for neurons that fire at it, else above.
+
+    Next to zero it is the smallest normal number, for denormal ones may be taken for zero.
+    """
+    exact = np.asarray(threshold, dtype=np.float32)
+    side = np.float32(-np.inf if fires_at else np.inf)
+    tiny = np.copysign(np.finfo(np.float32).tiny, side)
+    near = np.where(exact == 0, tiny, np.nextafter(exact, side))
+    return np.where(np.isfinite(exact), near, exact)
 
 
 def _full(value: ArrayLike, shape: Shape) -> NDArray[Any]:
     return np.broadcast_to(np.asarray(value, dtype=np.float64), shape)
 
 
-def _per_channel(name: str, value: NDArray[Any], shape: Shape) -> NDArray[Any]:
+def per_channel(name: str, value: NDArray[Any], shape: Shape) -> NDArray[Any]:
     """Return one value per channel, or raise if a map of neurons has several."""
-    if len(shape) not in (1, 3):
+    if len(shape) not in (1, 2, 3):
         raise NotImplementedError(
-            f"{name!r} has neurons of shape {shape}; NIR export covers (n,) and (channels, height, width)"
+            f"{name!r} has neurons of shape {shape}; NIR export covers (n,), (channels, length) and "
+            "(channels, height, width)"
         )
     flat = value.reshape(shape[0], -1)
     if not (flat == flat[:, :1]).all():
@@ -274,77 +312,3 @@ def _per_channel(name: str, value: NDArray[Any], shape: Shape) -> NDArray[Any]:
             "cannot carry; NIR export covers parameters per layer and per channel"
         )
     return flat[:, 0].copy()
-
-
-def complete(
-    graph: nir.NIRGraph,
-    shapes: Mapping[str, tuple[Shape, Shape]],
-    placeholders: Container[str],
-    *,
-    unit_resistance: bool,
-) -> nir.NIRGraph:
-    """Return `graph` with what a framework's exporter leaves open: arrays, shapes, and ``r = 1`` if wanted.
-
-    `shapes` holds the input and output shapes of nodes by name, without batch; `placeholders` are still to be
-    replaced by `expand`.
-    """
-    nodes = dict(graph.nodes)
-    for name, node in nodes.items():
-        before, after = shapes.get(name, (None, None))
-        if isinstance(node, nir.Conv2d):
-            nodes[name] = nir.Conv2d(
-                input_shape=before[1:] if before else node.input_shape,
-                weight=np.asarray(node.weight),
-                stride=_pair(node.stride),
-                padding=node.padding if isinstance(node.padding, str) else _pair(node.padding),
-                dilation=_pair(node.dilation),
-                groups=node.groups,
-                bias=np.asarray(node.bias),
-            )
-        elif isinstance(node, nir.AvgPool2d):
-            nodes[name] = nir.AvgPool2d(
-                *(np.array(_pair(value)) for value in (node.kernel_size, node.stride, node.padding))
-            )
-        elif isinstance(node, nir.Flatten) and before:
-            nodes[name] = nir.Flatten({"input": np.array(before)}, node.start_dim, node.end_dim)
-        elif isinstance(node, nir.Input) and before:
-            nodes[name] = nir.Input({"input": np.array(before)})
-        elif isinstance(node, nir.Output) and after:
-            nodes[name] = nir.Output({"output": np.array(after)})
-    if unit_resistance:
-        for name, node in graph.nodes.items():
-            if isinstance(node, nir.LIF) and name not in placeholders and not np.all(node.r == 1):
-                _fold_resistance(graph, nodes, name, node)
-    return nir.NIRGraph(nodes, graph.edges, type_check=False)
-
-
-def _fold_resistance(graph: nir.NIRGraph, nodes: dict[str, nir.NIRNode], name: str, node: nir.LIF) -> None:
-    """Multiply the weights before a LIF node by its resistance, which becomes 1."""
-    r = np.asarray(node.r)
-    for source in [a for a, b in graph.edges if b == name]:
-        weights = nodes[source]
-        only = [b for a, b in graph.edges if a == source] == [name]
-        weight = np.asarray(getattr(weights, "weight", np.zeros(0)))
-        rows = np.broadcast_to(r, (len(weight),)) if r.ndim == 0 else r.reshape(r.shape[0], -1)[:, 0]
-        uniform = r.ndim == 0 or (r.reshape(r.shape[0], -1) == rows[:, None]).all()
-        if not only or not uniform or len(rows) != len(weight):
-            raise NotImplementedError(
-                f"the resistance of {name!r} cannot be folded into {source!r} "
-                f"({type(weights).__name__}); export with unit_resistance=False"
-            )
-        rows = rows.astype(np.float32)
-        weights.weight = weight * rows.reshape(-1, *[1] * (weight.ndim - 1))
-        if getattr(weights, "bias", None) is not None:
-            weights.bias = np.asarray(weights.bias) * rows
-    nodes[name] = nir.LIF(
-        tau=node.tau,
-        r=np.ones_like(r),
-        v_leak=node.v_leak,
-        v_threshold=node.v_threshold,
-        v_reset=node.v_reset,
-    )
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    first, *rest = np.atleast_1d(value).tolist()
-    return (first, rest[0] if rest else first)

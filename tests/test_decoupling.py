@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-import torch.nn.utils.prune
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
@@ -307,18 +306,6 @@ def test_subclasses_with_a_forward_of_their_own_are_not_taken_for_linear(face):
         face.ext.decouple(net)
     x_seq = torch.randn(4, 2, 5)
     assert torch.equal(face.run(face.ext.decouple(net, fold=False), x_seq), face.run(net, x_seq))
-
-
-def test_weights_that_are_computed_are_not_folded(face):
-    net = nn.Sequential(face.lifb(), face.linear(5, 3))
-    nn.utils.prune.random_unstructured(net[1], "weight", 0.5)
-    with pytest.raises(RuntimeError, match="make pruned or normalised weights permanent"):
-        face.ext.decouple(net)
-    face.run(net, torch.randn(2, 2, 5))  # without a graph, the weight is a plain tensor
-    with pytest.raises(ValueError, match="a layer whose weight is computed, as by pruning"):
-        face.ext.decouple(net)
-    nn.utils.prune.remove(net[1], "weight")
-    exact(face, net, torch.randn(4, 2, 5))
 
 
 def test_functional_layers_are_not_taken_for_readouts(face):

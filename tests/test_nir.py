@@ -181,7 +181,7 @@ def test_nothing_but_lif_neurons_and_linear_layers_is_written(face):
     x_seq = digits(2, 3).flatten(2)
     graph = face.export(dense(face), x_seq, unit_resistance=True)
     kinds = {type(node) for node in graph.nodes.values()}
-    assert kinds <= {nir.Input, nir.Output, nir.Affine, nir.Linear, nir.LIF}
+    assert kinds <= {nir.Input, nir.Output, nir.Affine, nir.LIF}
     assert all((node.r == 1).all() for node in graph.nodes.values() if isinstance(node, nir.LIF))
 
 
@@ -279,7 +279,7 @@ def test_a_single_neuron_an_unused_and_a_shared_one_are_refused(face):
         face.export(nn.Sequential(face.linear(64, 64), lifb, lifb), x_seq)
 
 
-def test_an_unused_neuron_is_left_out_or_named(face):
+def test_an_unused_neuron_is_left_out(face):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -292,29 +292,25 @@ def test_an_unused_neuron_is_left_out_or_named(face):
         def forward(self, x):
             return self.used(self.fc(x))
 
-    if face.name == "snntorch":
-        assert "used" in face.export(Net(), digits(2, 3).flatten(2)).nodes
-    else:
-        with pytest.raises(NotImplementedError, match="'unused' is not used by forward"):
-            face.export(Net(), digits(2, 3).flatten(2))
+    nodes = face.export(Net(), digits(2, 3).flatten(2)).nodes
+    assert "used" in nodes
+    assert not [name for name in nodes if "unused" in name]
 
 
 FUNCTIONS = {
-    "residual": lambda net, h: net.lifb(h) + h,
     "scaled": lambda net, h: net.lifb(h * 100),
+    "offset": lambda net, h: net.lifb(h + 1),
+    "doubled": lambda net, h: net.lifb(h + h),
     "sigmoid": lambda net, h: net.lifb(torch.sigmoid(h)),
 }
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_snntorch_functions_that_its_exporter_would_lose_are_refused(face, function):
-    if face.name != "snntorch":
-        pytest.skip("snnTorch only")
-
+def test_functions_that_would_be_lost_are_refused(face, function):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.fc, self.lifb = nn.Linear(64, 4), face.lifb(**face.hard)
+            self.fc, self.lifb = face.linear(64, 4), face.lifb(**face.hard)
 
         def forward(self, x):
             return FUNCTIONS[function](self, self.fc(x))
@@ -326,14 +322,13 @@ def test_snntorch_functions_that_its_exporter_would_lose_are_refused(face, funct
 
 
 @pytest.mark.parametrize("layer", [nn.ReLU(), nn.Dropout(), nn.BatchNorm1d(4), nn.MaxPool1d(2)])
-def test_snntorch_layers_that_its_exporter_does_not_know_are_named(face, layer):
-    if face.name != "snntorch":
-        pytest.skip("snnTorch only")
-    net = nn.Sequential(nn.Linear(64, 4), layer, face.lifb(**face.hard)).eval()
+def test_layers_that_nir_does_not_know_are_named(face, layer):
+    net = nn.Sequential(face.linear(64, 4), layer, face.lifb(**face.hard)).eval()
+    sample = digits(2, 3).flatten(2)[0]  # one step
     with pytest.raises(
         NotImplementedError, match=rf"{type(layer).__name__} at '1' cannot be exported to NIR"
     ):
-        face.export(net, digits(2, 3).flatten(2))
+        face.ext.export_to_nir(net, sample)
 
 
 def test_snntorch_a_native_spike_factor_is_refused(face):

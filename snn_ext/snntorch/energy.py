@@ -16,6 +16,7 @@ from ..energy.layers import Layer
 from ..energy.penalties import Penalty
 from ..energy.schedules import check_lambda
 from ._base import Neuron, _number
+from .decoupling import DecoupledLIFB
 from .neurons import VSN
 
 __all__ = ["balanced_spike_reg", "synaptic_reg", "total_spike_reg"]
@@ -86,7 +87,8 @@ class _Layer(Layer):
 
 def describe(name: str, module: nn.Module) -> Layer | None:
     """Return `module` as a spiking layer, if it is one of snnTorch."""
-    return _Layer(name, module) if isinstance(module, snn.SpikingNeuron) else None
+    pair = isinstance(module, DecoupledLIFB)  # its two neurons are layers
+    return _Layer(name, module) if isinstance(module, snn.SpikingNeuron) and not pair else None
 
 
 def reset_states(net: nn.Module) -> None:

@@ -8,7 +8,6 @@ That is the only thing patched on import.
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,21 +17,13 @@ from torch import Tensor, nn
 
 from .. import decoupling
 from ._base import Neuron
+from .decoupling import DecoupledLIFB
 from .neurons import LIFB, SoftResetMPR
 
 __all__ = ["export_to_nir", "install_guard"]
 
-_WRITTEN = (
-    nn.Linear,
-    nn.Conv2d,
-    nn.AvgPool2d,
-    nn.Flatten,
-    snn.Leaky,
-    snn.Synaptic,
-    snn.RLeaky,
-    snn.RSynaptic,
-)
-"""What snnTorch's exporter writes."""
+_NATIVE = (snn.Synaptic, snn.RLeaky, snn.RSynaptic)
+"""Neurons that snnTorch's exporter writes, beside `snn.Leaky`."""
 
 DT = 1e-4
 """The time step in seconds with which snnTorch reads and writes NIR."""
@@ -46,114 +37,99 @@ def export_to_nir(
     ignore_dims: Sequence[int] = (),
     *,
     unit_resistance: bool = False,
+    fold: bool = False,
 ) -> Any:
-    """Convert a network with this package's neurons to NIR, through snnTorch's own exporter.
+    """Convert a network with this package's neurons to NIR.
 
     ======================  ========================================================================
     layer                   in NIR
     ======================  ========================================================================
     `LIFB`, zero            one recurrent layer of LIF neurons, spike for spike: see `snn_ext.nir`
     `SoftResetMPR`, zero    LIF (the rectifier changes no spike)
-    ``snn.Leaky``, zero     LIF, as snnTorch writes it
+    ``snn.Leaky``, zero     LIF
+    ``snn.Synaptic``,       as snnTorch writes them
+    ``RLeaky``,
+    ``RSynaptic``, zero
     any of them, otherwise  refused: a LIF of NIR resets hard, to zero
     `VSN`                   refused: NIR has no graded spikes
-    the rest                as snnTorch writes it, or refused: it knows linear layers, Conv2d, AvgPool2d,
-                            Flatten and some neurons of its own, and no functions in a forward
+    the rest                see `snn_ext.nir_graph`: Linear, Conv1d, Conv2d, average and sum pooling,
+                            Flatten, Identity and additions; batch norm and Dropout with `fold`; else
+                            refused by name
     ======================  ========================================================================
 
     Parameters
     ----------
-    module, sample_data, model_name, model_fwd_args, ignore_dims
-        As for ``snntorch.export_nir.export_to_nir``.  The network is left untouched.
+    module : nn.Module
+        A network of layers and additions.  It is left untouched, whatever state it is in.
+    sample_data : Tensor
+        What `module` takes in one call: a batch (N, ...), or one sample where its layers take one.
+    model_name : str
+        As for ``snntorch.export_nir.export_to_nir``, and as there of no effect for a network of layers.
+    model_fwd_args : sequence
+        What a forward takes beside.
+    ignore_dims : sequence of int, optional
+        The dimensions of `sample_data` that are no part of a sample; left out, the layers tell whether the
+        first one is a batch.
     unit_resistance : bool, default False
         ``False`` writes LIF nodes with snnTorch's ``r = tau / dt``.  ``True`` writes ``r = 1`` and puts the
         resistance into the weights before: needed by readers that take no other, such as Norse.
         (snnTorch's own importer takes ``r = 1`` too, with printed warnings, but wrongly if `beta` differs
         between neurons.)
+    fold : bool, default False
+        Fold batch norms, with their running statistics, into the weights before, and leave dropout out.
 
     Returns
     -------
     nir.NIRGraph
         Neurons named as the modules.  Read it with ``snntorch.import_nir.import_from_nir`` (one call a step)
-        or with any other reader of NIR; the time step is 1e-4 s.
+        or with any other reader of NIR; the time step is 1e-4 s.  Thresholds are written one float32 higher,
+        so that readers that fire at a threshold and those that fire above it give the same spikes
+        (`snn_ext.nir.beside`).
 
     Raises
     ------
+    TypeError, ValueError
+        An argument is wrong, or `module` does not run on `sample_data`.
     NotImplementedError
         Something that NIR cannot say; names the layer and what would do.
     """
-    from snntorch.export_nir import export_to_nir as native
-
-    from .. import nir
-
-    layers = _layers(module)
-    neurons = {
-        name: _described(name, layer)
-        for name, layer in layers.items()
-        if isinstance(layer, Neuron) or type(layer) is snn.Leaky
-    }
-    net = decoupling.copy_of(module)
-    shapes = _shapes(net, sample_data, model_fwd_args)
-    for name in neurons:
-        decoupling.replace(net, name, _placeholder(layers[name], shapes[name][1]))
-    graph = native(net, sample_data, model_name, list(model_fwd_args), list(ignore_dims))
-    ours = {name for name in neurons if isinstance(layers[name], Neuron)}
-    graph = nir.complete(graph, shapes, ours, unit_resistance=unit_resistance)
-    for name in sorted(ours):
-        graph = nir.expand(
-            graph, name, neurons[name], shapes[name][1], dt=DT, unit_resistance=unit_resistance
-        )
-    return graph
+    nir_graph = _writer()
+    kinds = decoupling.Kinds(LIFB, (snn.SpikingNeuron,))
+    dialect = nir_graph.Dialect(kinds, (), (), _described, lambda net: 1, "sample_data")
+    return nir_graph.export(
+        module,
+        sample_data,
+        model_fwd_args,
+        dialect,
+        ignored=ignore_dims,
+        dt=DT,
+        unit_resistance=unit_resistance,
+        fold=fold,
+    )
 
 
-def _layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers that a forward of `module` calls, or raise if the export would lose something."""
-    if isinstance(module, snn.SpikingNeuron):
-        raise NotImplementedError(
-            f"a single {type(module).__name__} is no network to export; put it into nn.Sequential behind a "
-            "layer"
-        )
-    traced = decoupling.copy_of(module)
+def _writer() -> Any:
     try:
-        graph = decoupling.trace(traced, decoupling.Kinds(LIFB, (snn.SpikingNeuron,)))
-    except Exception as error:
-        raise NotImplementedError(
-            f"{type(module).__name__} cannot be traced by torch.fx, so what its forward does between the "
-            f"layers is not known ({type(error).__name__}: {error}); export a network of layers alone, as "
-            "nn.Sequential"
+        from .. import nir_graph
+    except ImportError as error:
+        raise ImportError(
+            f"NIR exchange needs the packages nir and nirtorch ({error}); install with: pip install nir "
+            "nirtorch"
         ) from error
-    layers: dict[str, nn.Module] = {}
-    for node in graph.nodes:
-        if node.op == "call_module":
-            name = str(node.target)
-            layers[name] = module.get_submodule(name)
-            if not isinstance(layers[name], _WRITTEN):
-                raise NotImplementedError(
-                    f"{type(layers[name]).__name__} at {name!r} cannot be exported to NIR by snnTorch; leave "
-                    "it out of what is exported, or fold it into another layer"
-                )
-        elif node.op in ("call_function", "call_method") and node.target is not operator.getitem:
-            what = getattr(node.target, "__name__", node.target)
-            raise NotImplementedError(
-                f"{what} in the forward of {type(module).__name__} is not a layer, and snnTorch's exporter "
-                "would lose it; export a network of layers alone, as nn.Sequential"
-            )
-    decoupling.refuse_shared(module, layers)
-    return layers
+    return nir_graph
 
 
-def _described(name: str, layer: Any) -> Any:
-    """Return the parameters of a layer for `snn_ext.nir`, or raise if NIR cannot say what it does."""
+def _described(layer: Any, refuse: Any) -> Any:
+    """Return a neuron as `snn_ext.nir` or snnTorch's exporter describes it, or raise if NIR cannot say it."""
     from .. import nir
 
-    def refuse(what: str, remedy: str) -> NotImplementedError:
-        return NotImplementedError(
-            f"{type(layer).__name__} at {name!r} cannot be exported to NIR, which has no node for {what}; "
-            f"{remedy}"
-        )
-
-    if isinstance(layer, Neuron) and not isinstance(layer, (LIFB, SoftResetMPR)):
+    if isinstance(layer, (Neuron, DecoupledLIFB)) and not isinstance(layer, (LIFB, SoftResetMPR)):
         raise refuse(layer.not_in_nir, layer.nir_remedy)
+    leaky = isinstance(layer, Neuron) or type(layer).forward is snn.Leaky.forward
+    if not leaky and type(layer) not in _NATIVE:
+        raise refuse(
+            "dynamics of its own", "use snn.Leaky, Synaptic, RLeaky, RSynaptic, LIFB or SoftResetMPR"
+        )
     if layer.reset_mechanism != "zero":
         raise refuse(
             f"the reset {layer.reset_mechanism!r}: its LIF resets hard, to zero",
@@ -163,58 +139,48 @@ def _described(name: str, layer: Any) -> Any:
         raise refuse("a graded_spikes_factor", "fold it into the weights of the next layer")
     if layer.inhibition or layer.state_quant:
         raise refuse("inhibition or a quantised state", "build the layer without")
-    beta, threshold = layer.beta.detach().clamp(0, 1), layer.threshold.detach()
+    fires_at = _fires_at(layer, refuse)
+    if not leaky:
+        return _native(layer, fires_at, refuse)
+    beta, threshold = layer.beta.clamp(0, 1), layer.threshold
     if not isinstance(layer, LIFB) and not bool((threshold > 0).all()):
         raise refuse("a threshold at or below the resting potential", "use one above zero")
-    described: dict[str, Any] = {"emitted": layer.graded_spikes_factor.detach().numpy()}
+    described: dict[str, Any] = {"emitted": layer.graded_spikes_factor}
     if isinstance(layer, LIFB):
-        described["burst_threshold"] = layer.burst_threshold.detach().numpy()
-        described["burst_intensity"] = layer.burst_intensity.detach().numpy()
+        described["burst_threshold"] = layer.burst_threshold
+        described["burst_intensity"] = layer.burst_intensity
     elif isinstance(layer, SoftResetMPR):
-        described["emitted"] = described["emitted"] * layer.amplitude.detach().numpy()
-    return nir.Neurons(beta.numpy(), 1.0, threshold.numpy(), **described)
-
-
-def _placeholder(layer: Any, shape: tuple[int, ...]) -> snn.Leaky:
-    """Return a native neuron with one parameter per neuron, for snnTorch's exporter."""
-    from ..nir import SLOWEST
-
-    return snn.Leaky(
-        layer.beta.detach().clamp(0, SLOWEST).expand(shape).clone(),
-        layer.threshold.detach().expand(shape).clone(),
-        init_hidden=layer.init_hidden,
-        output=layer.output,
-        reset_mechanism="zero",
+        described["emitted"] = described["emitted"] * layer.amplitude
+    described = {key: value.detach().cpu().numpy() for key, value in described.items()}
+    return nir.Neurons(
+        beta.detach().cpu().numpy(), 1.0, threshold.detach().cpu().numpy(), **described, fires_at=fires_at
     )
 
 
-def _shapes(
-    net: nn.Module, sample: Tensor, arguments: Sequence[Any]
-) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Return the input and output shapes of all layers that run on `sample`, without the batch."""
-    shapes = {}
-
-    def hook_for(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, named: Any, output: Any) -> None:
-            first = next(iter((*inputs, *named.values())), None)
-            result = output[0] if isinstance(output, tuple) else output
-            if isinstance(result, Tensor) and isinstance(first, Tensor):
-                shapes[name] = (_without_batch(first), _without_batch(result))
-
-        return hook
-
-    hooks = [
-        layer.register_forward_hook(hook_for(name), with_kwargs=True) for name, layer in net.named_modules()
-    ]
-    with torch.no_grad():
-        net(sample, *arguments)
-    for hook in hooks:
-        hook.remove()
-    return shapes
+def _fires_at(layer: Any, refuse: Any) -> bool:
+    """Whether a neuron fires at its threshold, not only above it, as snnTorch's surrogates do."""
+    spike = layer.spike_grad(torch.zeros(1))
+    if spike.item() not in (0, 1):
+        raise refuse("a surrogate that is no step", "build it with a surrogate that spikes")
+    return bool(spike.item())
 
 
-def _without_batch(x: Tensor) -> tuple[int, ...]:
-    return tuple(x.shape[1:] if x.dim() in (2, 4) else x.shape)
+def _native(layer: Any, fires_at: bool, refuse: Any) -> Any:
+    """Return what snnTorch's exporter makes of a neuron, with thresholds beside the layer's own."""
+    from snntorch import export_nir
+
+    from .. import nir
+
+    try:
+        node = export_nir._extract_snntorch_module(layer)
+    except (NotImplementedError, ValueError) as error:
+        raise refuse(
+            f"this in snnTorch's exporter ({error})", "give it a vector for V, or use snn.Leaky"
+        ) from error
+    for part in getattr(node, "nodes", {"": node}).values():
+        if hasattr(part, "v_threshold"):
+            part.v_threshold = nir.beside(part.v_threshold, fires_at)
+    return node
 
 
 def install_guard() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .. import decoupling
 from ..ops.reference import compute_dtype
 from ..surrogate import Surrogate
+from ._compat import FUNCTIONAL
 from .neurons import LIFBNode
 
 __all__ = ["DecoupledLIFBNode", "decouple"]
@@ -20,7 +21,17 @@ _SYNAPSES = (*decoupling.SYNAPSES, layer.Linear, layer.Conv1d, layer.Conv2d, lay
 _PASSING = (*decoupling.PASSING, layer.Dropout, layer.Dropout2d)
 
 
-class DecoupledLIFBNode(nn.Module, base.StepModule):
+def _of_both(name: str) -> Any:
+    """Return a property that reads an attribute of the regular neuron, and writes it to both."""
+
+    def write(pair: Any, value: Any) -> None:
+        setattr(pair.regular, name, value)
+        setattr(pair.burst, name, value)
+
+    return property(lambda pair: getattr(pair.regular, name), write)
+
+
+class DecoupledLIFBNode(base.MemoryModule):
     """A pair of native ``LIFNode`` that does what a `LIFBNode` does.
 
     ``regular`` and ``burst`` have the same time constant, input and reset and fire at the two thresholds.
@@ -31,10 +42,20 @@ class DecoupledLIFBNode(nn.Module, base.StepModule):
     ``LIFNode`` rounds its charge differently from this package's operator, so potentials agree to rounding,
     and a spike can differ only where a potential is that near to a threshold.
 
-    Works in both step modes; made by `LIFBNode.decouple` and `decouple`.
+    Works in both step modes; made by `LIFBNode.decouple` and `decouple`.  To its user it is as a
+    ``LIFNode``: ``v``, ``tau``, ``v_threshold``, ``v_reset``, ``surrogate_function`` and the like are those
+    of the pair, whose two neurons hold the memories.  A new ``v_threshold`` takes the burst threshold along,
+    as in a `LIFBNode`.
     """
 
     burst_intensity: Tensor
+
+    not_in_nir = "a pair that shares a potential"
+    nir_remedy = "export the network that it was made of: its LIFBNode layers are written as LIF neurons"
+
+    v, tau, decay_input = _of_both("v"), _of_both("tau"), _of_both("decay_input")
+    v_reset, detach_reset = _of_both("v_reset"), _of_both("detach_reset")
+    surrogate_function = _of_both("surrogate_function")
 
     def __init__(self, lifb: LIFBNode, layout: decoupling.Layout | None = None) -> None:
         super().__init__()
@@ -63,19 +84,87 @@ class DecoupledLIFBNode(nn.Module, base.StepModule):
         )
         self.register_buffer("burst_intensity", lifb.burst_intensity.detach().clone())
         self.layout = layout
-        self.step_mode = lifb.step_mode
-        v = lifb.v.detach().clone() if isinstance(lifb.v, Tensor) else lifb.v
-        self.regular.v = self.burst.v = v
+        self.step_mode, self.store_v_seq = lifb.step_mode, lifb.store_v_seq
+        self.v = lifb.v.detach().clone() if isinstance(lifb.v, Tensor) else lifb.v
         self.train(lifb.training)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run one step, or with ``step_mode="m"`` all steps of ``[T, N, ...]``."""
-        self.regular.step_mode = self.burst.step_mode = "s"  # coupled after every step
-        if self.step_mode == "s":
-            return self._step(x)
-        return torch.stack([self._step(step) for step in x])
+    @property
+    def v_threshold(self) -> float:
+        """The firing threshold; a new one takes the burst threshold along."""
+        return self.regular.v_threshold
+
+    @v_threshold.setter
+    def v_threshold(self, value: float) -> None:
+        self.burst.v_threshold = value + (self.burst.v_threshold - self.regular.v_threshold)
+        self.regular.v_threshold = value
+
+    @property
+    def burst_threshold(self) -> float:
+        """The potential at or above which an event is a burst."""
+        return self.burst.v_threshold
+
+    @property
+    def store_v_seq(self) -> bool:
+        """Whether ``v_seq`` keeps the potentials of all steps."""
+        return self._store_v_seq
+
+    @store_v_seq.setter
+    def store_v_seq(self, value: bool) -> None:
+        self._store_v_seq = value
+        self.v_seq: Tensor | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what has gone into the next layer."""
+        if name == "burst_intensity" and self.__dict__.get("layout"):
+            raise AttributeError(
+                "burst_intensity was folded into the weights of the next layer; set it before decouple(net), "
+                "or use decouple(net, fold=False)"
+            )
+        super().__setattr__(name, value)
+
+    def reset(self) -> None:
+        """Reset the potential, and forget ``v_seq``."""
+        self.regular.reset()
+        self.burst.reset()
+        self.v_seq = None
+
+    def detach(self) -> None:
+        """Leave the graph of the steps so far behind."""
+        self.regular.detach()
+        self.burst.detach()
+        if self.v_seq is not None:
+            self.v_seq = self.v_seq.detach()
+
+    def set_reset_value(self, name: str, value: Any) -> None:
+        """Set to what a reset leads."""
+        self.regular.set_reset_value(name, value)
+        self.burst.set_reset_value(name, value)
+
+    def get_reset_value(self, name: str) -> Any:
+        """Return to what a reset leads."""
+        return self.regular.get_reset_value(name)
+
+    def single_step_forward(self, x: Tensor) -> Tensor:
+        """Run one step."""
+        y = self._step(x)
+        if self.store_v_seq and FUNCTIONAL:  # the other generation stores sequences alone
+            past = self.v_seq if self.v_seq is not None and self.v_seq.shape[1:] == self.v.shape else None
+            v_seq = self.v.unsqueeze(0)
+            self.v_seq = v_seq if past is None else torch.cat([past, v_seq])
+        return y
+
+    def multi_step_forward(self, x_seq: Tensor) -> Tensor:
+        """Run all steps of ``[T, N, ...]``."""
+        y_seq, v_seq = [], []
+        for x in x_seq:
+            y_seq.append(self._step(x))
+            v_seq.append(self.v)
+        if self.store_v_seq:
+            self.v_seq = torch.stack(v_seq)
+        return torch.stack(y_seq)
 
     def _step(self, x: Tensor) -> Tensor:
+        self.regular.step_mode = self.burst.step_mode = "s"  # coupled after every step
         dtype = x.dtype
         x = x.to(compute_dtype(dtype))  # half precisions keep a float32 state, as in the LIFBNode
         regular = self.regular(x)
@@ -84,9 +173,6 @@ class DecoupledLIFBNode(nn.Module, base.StepModule):
         if self.layout is not None:
             return self.layout.join(regular, burst).to(dtype)
         return (regular + (self.burst_intensity - 1) * burst).to(dtype)
-
-    def extra_repr(self) -> str:
-        return f"step_mode={self.step_mode}"
 
 
 def decouple(net: nn.Module, fold: bool = True) -> nn.Module:

@@ -1,0 +1,383 @@
+"""NIR export of networks as they are: batches, trained states, batch norm, pooling, pruned weights."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.utils.prune
+from torch import nn
+
+nir = pytest.importorskip("nir", reason="nir is not installed")
+pytest.importorskip("nirtorch", reason="nirtorch is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _exporter(face):
+    if face.name == "spikingjelly":
+        pytest.importorskip("spikingjelly.activation_based.nir_exchange", reason="no NIR exchange")
+
+
+def read(face, graph, x_seq, path):
+    """Run a graph, written and read again, in the face's own importer; its decays are 0.5 and 0.75."""
+    nir.write(path, graph)
+    if face.name == "snntorch":
+        from snntorch.import_nir import import_from_nir
+    else:
+        from spikingjelly.activation_based.nir_exchange import import_from_nir
+    net, state, outputs = import_from_nir(nir.read(path)), None, []
+    with torch.no_grad():
+        for x in x_seq:
+            y, state = net(x) if state is None else net(x, state)
+            outputs.append(y)
+    return torch.stack(outputs)
+
+
+def stepwise(face, net, x_seq):
+    """Run a network of either face one step a call, from rest."""
+    if face.name == "snntorch":
+        return face.run(net, x_seq)
+    face.functional.set_step_mode(net, "s")
+    face.functional.reset_net(net)
+    with torch.no_grad():
+        outputs = torch.stack([net(x) for x in x_seq])
+    face.functional.reset_net(net)
+    return outputs
+
+
+def mlp(face):
+    return nn.Sequential(
+        face.linear(30, 12), face.lifb(0.5, 0.25, **face.hard), face.linear(12, 5), face.lif()
+    )
+
+
+def conv(face):
+    return nn.Sequential(
+        face.conv(2, 4, 3),
+        face.lifb(0.5, 0.25, **face.hard),
+        face.avg_pool(2),
+        face.flatten(),
+        face.linear(36, 3),
+        face.lif(0.5, 0.125),
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_a_batch_is_no_part_of_a_graph(face, batch, tmp_path):
+    for net, shape in ((mlp(face), (30,)), (conv(face), (2, 8, 8))):
+        x_seq = 4 * torch.rand(6, batch, *shape)
+        expected = stepwise(face, net, x_seq)
+        graph = face.ext.export_to_nir(net, x_seq[0])
+        assert tuple(graph.nodes["input"].input_type["input"]) == shape
+        assert tuple(graph.nodes["output"].output_type["output"]) == expected.shape[2:]
+        assert set(expected.unique().tolist()) == {0, 1}
+        if face.name == "snntorch" and len(shape) == 3:  # its importer would flatten the batch away
+            graph.nodes["3"].start_dim, expected, x_seq = 0, expected[:, 0], x_seq[:, 0]
+        assert torch.equal(read(face, graph, x_seq, tmp_path / "net.nir"), expected)
+
+
+def test_one_sample_without_batch_gives_the_same_graph(face):
+    net = mlp(face)
+    x = torch.rand(3, 30)
+    batched, single = (face.ext.export_to_nir(net, sample) for sample in (x, x[0]))
+    assert batched.to_dict().keys() == single.to_dict().keys()
+    assert list(batched.nodes) == list(single.nodes)
+    for name, node in batched.nodes.items():
+        assert node.input_type["input"].tolist() == single.nodes[name].input_type["input"].tolist()
+
+
+def test_ignored_dimensions_may_still_be_named(face):
+    if face.name != "snntorch":
+        pytest.skip("an argument of snnTorch's exporter")
+    net, x = mlp(face), torch.rand(3, 30)
+    assert list(face.ext.export_to_nir(net, x, ignore_dims=[0]).nodes["input"].input_type["input"]) == [30]
+    with pytest.raises(ValueError, match=r"ignore_dims=\[2\] are not dimensions of sample_data.*\(3, 30\)"):
+        face.ext.export_to_nir(net, x, ignore_dims=[2])
+
+
+def test_a_sequence_where_one_step_is_meant_is_refused():
+    pytest.importorskip("snntorch")
+    import snntorch as snn
+
+    from snn_ext.snntorch import export_to_nir
+
+    net = nn.Sequential(nn.Linear(30, 4), snn.Leaky(0.5, init_hidden=True, reset_mechanism="zero"))
+    with pytest.raises(
+        ValueError, match=r"'0' \(Linear\) gets \(5, 2, 30\), more than a sample and its batch"
+    ):
+        export_to_nir(net, torch.rand(5, 2, 30))
+
+
+def test_wrong_samples_are_refused_by_name(face):
+    what = {"snntorch": "sample_data", "spikingjelly": "example_input"}[face.name]
+    net = conv(face)
+    with pytest.raises(TypeError, match=f"{what} must be a tensor .* got list"):
+        face.ext.export_to_nir(net, [1.0])
+    with pytest.raises(ValueError, match=rf"does not run on {what} of shape \(2, 3\) .* such as a batch"):
+        face.ext.export_to_nir(net, torch.rand(2, 3))
+    with pytest.raises(ValueError, match=rf"{what} of shape .* and torch.int64"):
+        face.ext.export_to_nir(net, torch.ones(1, 2, 8, 8, dtype=torch.long))
+    with pytest.raises(TypeError, match=r"a torch\.nn\.Module, got int"):
+        face.ext.export_to_nir(3, torch.rand(2, 3))
+
+
+def trained_step(face, net, x_seq):
+    """Forward and backward; the network keeps its graph, as after the last batch of a training loop."""
+    if face.name == "spikingjelly":
+        face.functional.set_step_mode(net, "s")
+    for x in x_seq:
+        y = net(x)
+    y.sum().backward()
+
+
+def test_a_network_in_the_middle_of_training_is_exported_and_decoupled(face):
+    net, x_seq = mlp(face), 4 * torch.rand(3, 2, 30)
+    trained_step(face, net, x_seq)
+    native = net[3]
+    state = native.mem if face.name == "snntorch" else native.v
+    assert state.grad_fn is not None
+    face.ext.export_to_nir(net, x_seq[0])
+    pairs = face.ext.decouple(net)
+    assert (native.mem if face.name == "snntorch" else native.v) is state
+    copied = pairs[3].mem if face.name == "snntorch" else pairs[3].v
+    assert copied.grad_fn is None
+    assert torch.equal(copied, state.detach())
+    with torch.no_grad():
+        torch.testing.assert_close(pairs(x_seq[0]), net(x_seq[0]))
+
+
+REPARAMETRISED = {
+    "pruned": lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.5),
+    "weight norm": lambda layer: nn.utils.parametrizations.weight_norm(layer),
+    "old weight norm": lambda layer: nn.utils.weight_norm(layer),
+    "spectral norm": lambda layer: nn.utils.parametrizations.spectral_norm(layer),
+    "old spectral norm": lambda layer: nn.utils.spectral_norm(layer),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("how", REPARAMETRISED)
+@pytest.mark.parametrize("trained", [False, True])
+def test_weights_that_are_computed_are_exported_and_folded_as_they_are(face, how, trained, tmp_path):
+    net, x_seq = mlp(face), 4 * torch.rand(5, 2, 30)
+    for place in (0, 2):
+        REPARAMETRISED[how](net[place])
+    if trained:
+        trained_step(face, net, x_seq)
+    net.eval()
+    x_seq = 4 * torch.rand(5, 2, 30)
+    pairs = face.ext.decouple(net)
+    graph = face.ext.export_to_nir(net, x_seq[0])
+    expected = stepwise(face, net, x_seq)
+    torch.testing.assert_close(stepwise(face, pairs, x_seq), expected, rtol=0, atol=1e-6)
+    assert type(pairs[2].weight) is nn.Parameter
+    assert not nn.utils.parametrize.is_parametrized(pairs[2])
+    assert torch.equal(read(face, graph, x_seq, tmp_path / "net.nir"), expected)
+
+
+def layers_of(face):
+    """Batch norms and dropouts of torch and of the framework."""
+    norms, dropouts = [nn.BatchNorm2d], [nn.Dropout, nn.Dropout2d]
+    if face.name == "spikingjelly":
+        from spikingjelly.activation_based import layer
+
+        norms.append(layer.BatchNorm2d)
+        dropouts += [layer.Dropout, layer.Dropout2d]
+    return norms, dropouts
+
+
+def normed(face, norm, dropout):
+    net = nn.Sequential(
+        face.conv(2, 4, 3, bias=False),
+        norm(4),
+        face.lifb(0.5, 0.25, **face.hard),
+        dropout(0.5),
+        norm(4),  # behind a neuron: its own layer
+        face.conv(4, 3, 3),
+        norm(3),
+        face.lif(0.5, 0.125),
+    )
+    for module in net:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+    return net
+
+
+def test_batch_norm_is_folded_and_dropout_left_out_on_request_else_refused(face, tmp_path):
+    norms, dropouts = layers_of(face)
+    x_seq = 4 * torch.rand(6, 3, 2, 8, 8)
+    for norm in norms:
+        for dropout in dropouts:
+            net = normed(face, norm, dropout)
+            with pytest.raises(
+                NotImplementedError, match=f"{norm.__name__} at '1' .* batch norm; export with fold=True"
+            ):
+                face.ext.export_to_nir(net, x_seq[0])
+            with pytest.raises(
+                NotImplementedError, match=f"{dropout.__name__} at '0' .* dropout; .*fold=True"
+            ):
+                face.ext.export_to_nir(nn.Sequential(dropout(0.5), net[0], net[2]), x_seq[0])
+            before = copy.deepcopy(net.state_dict())
+            graph = face.ext.export_to_nir(net, x_seq[0], fold=True)  # in training mode, too
+            assert net.training
+            assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+            expected = stepwise(face, net.eval(), x_seq)
+            assert 0.05 < expected.mean() < 0.95
+            assert torch.equal(read(face, graph, x_seq, tmp_path / "net.nir"), expected)
+            assert "1" not in graph.nodes
+            assert "3" not in graph.nodes
+
+
+def test_pooling_is_written_where_nir_has_it(face, tmp_path):
+    pools = {
+        "average": face.avg_pool(2),
+        "overlapping": face.avg_pool(3, 1, 1),
+        "sum": face.avg_pool(2, divisor_override=1),
+        "power sum": nn.LPPool2d(1, 2),
+        "adaptive": nn.AdaptiveAvgPool2d(3),
+    }
+    x_seq = 4 * torch.rand(6, 3, 2, 8, 8)
+    for name, pool in pools.items():
+        first = face.conv(2, 4, 3)
+        net = nn.Sequential(
+            first, face.lifb(0.5, 0.25, **face.hard), pool, face.conv(4, 3, 1), face.lif(0.5, 0.1)
+        )
+        expected = stepwise(face, net, x_seq)
+        graph = face.ext.export_to_nir(net, x_seq[0])
+        kind = nir.SumPool2d if "sum" in name else nir.AvgPool2d
+        assert isinstance(graph.nodes["2"], kind)
+        ours = read(face, graph, x_seq, tmp_path / "net.nir")
+        assert (ours != expected).float().mean() < 0.002  # the readers' sums round otherwise
+
+
+REFUSED = {
+    "max": (lambda f: f.max_pool(2), r"MaxPool2d at '1' .* max pooling; use AvgPool2d"),
+    "uneven": (lambda f: nn.AdaptiveAvgPool2d(4), r"AdaptiveAvgPool2d at '1' .* windows of different sizes"),
+    "adaptive max": (
+        lambda f: nn.AdaptiveMaxPool2d(3),
+        r"AdaptiveMaxPool2d at '1' .* max pooling",
+    ),
+    "divisor": (lambda f: f.avg_pool(2, divisor_override=3), "'1' .* divisor_override=3; use 1"),
+    "ceil": (lambda f: f.avg_pool(4, ceil_mode=True), "'1' .* an output of shape .* without ceil_mode"),
+    "recurrent": (lambda f: nn.GRU(6, 6), r"GRU at '1' .* what it does"),
+    "group norm": (lambda f: nn.GroupNorm(2, 4), r"GroupNorm at '1' .* what it does; leave it out"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_layers_that_nir_has_not_are_refused_by_name(face, case):
+    make, message = REFUSED[case]
+    net = nn.Sequential(face.conv(2, 4, 3), make(face), face.lifb(**face.hard))
+    with pytest.raises(NotImplementedError, match=message):
+        face.ext.export_to_nir(net, torch.rand(2, 2, 8, 8))
+
+
+def test_spikingjelly_containers_are_refused_by_name():
+    pytest.importorskip("spikingjelly.activation_based.nir_exchange")
+    from spikingjelly.activation_based import layer, neuron
+
+    from snn_ext.spikingjelly import LIFBNode, decouple, export_to_nir
+
+    cell = LIFBNode()
+    containers = {
+        "LinearRecurrentContainer": layer.LinearRecurrentContainer(LIFBNode(), 8, 8),
+        "ElementWiseRecurrentContainer": layer.ElementWiseRecurrentContainer(cell, torch.add),
+        "SeqToANNContainer": layer.SeqToANNContainer(nn.Linear(8, 8)),
+        "StepModeContainer": layer.StepModeContainer(False, nn.Linear(8, 8), neuron.LIFNode()),
+    }
+    for name, container in containers.items():
+        net = nn.Sequential(layer.Linear(8, 8), container)
+        x = torch.rand(2, 8) if name != "SeqToANNContainer" else torch.rand(3, 2, 8)
+        with pytest.raises(NotImplementedError, match=rf"{name} at '1' .* a container .* nn.Sequential"):
+            export_to_nir(net, x)
+    pair = decouple(nn.Sequential(layer.Linear(8, 8), LIFBNode()))
+    with pytest.raises(
+        NotImplementedError, match=r"DecoupledLIFBNode at '1' .* export the network that it was"
+    ):
+        export_to_nir(pair, torch.rand(2, 8))
+
+
+def test_convolutions_in_one_dimension_and_in_groups(face, tmp_path):
+    x_seq = 4 * torch.rand(6, 3, 2, 9)
+    kind = (
+        nn.Conv1d
+        if face.name == "snntorch"
+        else pytest.importorskip("spikingjelly.activation_based.layer").Conv1d
+    )
+    net = nn.Sequential(
+        kind(2, 4, 3, padding=1),
+        face.lifb(0.5, 0.25, **face.hard),
+        kind(4, 4, 3, groups=2),
+        face.lif(0.5, 0.1),
+    )
+    expected = stepwise(face, net, x_seq)
+    graph = face.ext.export_to_nir(net, x_seq[0])
+    assert isinstance(graph.nodes["0"], nir.Conv1d)
+    assert expected.any()
+    if face.name == "spikingjelly":  # snnTorch's importer knows no Conv1d
+        assert torch.equal(read(face, graph, x_seq, tmp_path / "net.nir"), expected)
+    x_seq = 4 * torch.rand(6, 3, 4, 8, 8)
+    net = nn.Sequential(
+        face.conv(4, 4, 3, groups=4), face.lifb(0.5, 0.125, **face.hard), face.conv(4, 2, 3, groups=2)
+    )
+    expected = stepwise(face, net, x_seq)
+    ours = read(face, face.ext.export_to_nir(net, x_seq[0]), x_seq, tmp_path / "net.nir")
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+
+
+def test_a_residual_is_written_as_a_sum(face, tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.first, self.b, self.c = (
+                face.linear(30, 8),
+                face.lif(),
+                face.linear(8, 8),
+                face.linear(8, 3),
+            )
+
+        def forward(self, x):
+            spk = self.first(self.a(x))
+            return self.c(self.b(spk) + spk)
+
+    net, x_seq = Net(), 4 * torch.rand(5, 2, 30)
+    expected = stepwise(face, net, x_seq)
+    ours = read(face, face.ext.export_to_nir(net, x_seq[0]), x_seq, tmp_path / "net.nir")
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+
+
+def test_weights_are_affine_and_neurons_need_no_scale(face, tmp_path):
+    x_seq = 4 * torch.rand(6, 2, 30)
+    net = nn.Sequential(
+        face.linear(30, 12, bias=False),
+        face.mpr(0.75, 0.5, amplitude=1.5, **face.hard),
+        face.linear(12, 5, bias=False),
+        face.lif(),
+    )
+    expected = stepwise(face, net, x_seq)
+    for unit_resistance in (False, True):
+        graph = face.ext.export_to_nir(net, x_seq[0], unit_resistance=unit_resistance)
+        assert list(graph.nodes) == ["input", "0", "1", "2", "3", "output"]
+        assert [type(graph.nodes[name]) for name in "0123"] == [nir.Affine, nir.LIF, nir.Affine, nir.LIF]
+        assert not graph.nodes["0"].bias.any()
+    graph = face.ext.export_to_nir(net, x_seq[0])
+    assert torch.equal(read(face, graph, x_seq, tmp_path / "net.nir"), expected)
+    last = face.ext.export_to_nir(net[:2], x_seq[0])  # nothing after it
+    assert list(last.nodes) == ["input", "0", "1", "1_emitted", "output"]
+    torch.testing.assert_close(
+        read(face, last, x_seq, tmp_path / "net.nir"), stepwise(face, net[:2], x_seq), rtol=0, atol=0
+    )
+
+
+def test_spikingjelly_a_divided_input_is_a_resistance_of_one(tmp_path):
+    pytest.importorskip("spikingjelly.activation_based.nir_exchange")
+    from spikingjelly.activation_based import layer
+
+    from snn_ext.spikingjelly import SoftResetMPRNode, export_to_nir
+
+    net = nn.Sequential(layer.Linear(8, 4), SoftResetMPRNode(tau=4.0, decay_input=True, v_reset=0.0))
+    graph = export_to_nir(net, torch.rand(2, 8))
+    assert list(graph.nodes) == ["input", "0", "1", "output"]
+    assert (graph.nodes["1"].r == 1).all()
