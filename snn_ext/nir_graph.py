@@ -404,7 +404,10 @@ class _Writer:
                 raise refuse(f"a linear layer over samples of shape {before}", "flatten them before")
             return weights(_array(layer.weight), _optional(layer.bias), after)
         if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
-            return _convolution(layer, before, refuse)
+            node = _convolution(layer, before, refuse)
+            if tuple(node.output_type["output"]) != after:
+                raise refuse(f"a kernel of shape {layer.kernel_size}", "use a square one")
+            return node
         if isinstance(layer, (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.LPPool2d)):
             return _pool(layer, before, after, refuse)
         if isinstance(layer, nn.Flatten):
@@ -427,19 +430,11 @@ class _Writer:
         return None if before == after else nir.Flatten({"input": np.array(before)}, start, end)
 
     def _typed(self) -> nir.NIRGraph:
-        """Return the graph, with all shapes as NIR infers them, which must be those of the network."""
+        """Return the graph, with all shapes as NIR infers them."""
         try:
-            graph = nir.NIRGraph(self.nodes, self.edges)
+            return nir.NIRGraph(self.nodes, self.edges)
         except ValueError as error:
             raise NotImplementedError(f"NIR cannot say this network: {error}") from error
-        for name, (_, after) in self.shapes.items():
-            node = self.nodes.get(name)
-            if isinstance(node, (*WEIGHTS, *POOLS)) and tuple(node.output_type["output"]) != after:
-                raise _refusal(name, self.layers[name])(
-                    f"an output of shape {after}: it reads {tuple(node.output_type['output'].tolist())}",
-                    "use a square kernel, without ceil_mode",
-                )
-        return graph
 
 
 def _calls_module(node: Any) -> bool:
@@ -487,6 +482,9 @@ def _pool(layer: Any, before: Shape, after: Shape, refuse: Refuse) -> nir.NIRNod
             raise refuse(f"divisor_override={layer.divisor_override}", "use 1, which sums, or leave it out")
     if any(padding) and (sums or not (layer.count_include_pad or layer.divisor_override)):
         raise refuse("padding in this pooling that all readers follow", "use padding=0")
+    sides = zip(before[1:], kernel, stride, padding, strict=True)
+    if tuple((n + 2 * p - k) // s + 1 for n, k, s, p in sides) != after[1:]:
+        raise refuse("windows that stick out", "use ceil_mode=False")
     kind = nir.SumPool2d if sums else nir.AvgPool2d
     return kind(np.array(kernel), np.array(stride), np.array(padding))
 
