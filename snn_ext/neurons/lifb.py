@@ -20,7 +20,7 @@ By derivation, :math:`\partial y/\partial\kappa = b_t` exactly, and
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +101,8 @@ class Burst(nn.Module):
       the threshold;
     * :math:`\kappa = 1 + \mathrm{softplus}(\text{raw\_intensity})`, at least one.
 
-    Both are inferred, not from the paper.
+    Both are inferred, not from the paper.  A constant for all neurons is no part of a checkpoint: see
+    `snn_ext.checkpoints`.
 
     Parameters
     ----------
@@ -157,13 +158,14 @@ class Burst(nn.Module):
         if learn_threshold:
             self.raw_gap = nn.Parameter(_inverse_softplus(gap - SMALLEST_GAP))
         else:
-            self.register_buffer("fixed_gap", gap)
+            self.register_buffer("fixed_gap", gap, persistent=gap.numel() > 1)
         if learn_intensity:
             if checks.smallest(intensity) <= 1:
                 raise ValueError("burst_intensity=1 must be above 1 when it is learned; start it higher")
             self.raw_intensity = nn.Parameter(_inverse_softplus(intensity.detach() - 1))
         else:
-            self.register_buffer("fixed_intensity", intensity.detach().clone())
+            fixed = intensity.detach().clone()
+            self.register_buffer("fixed_intensity", fixed, persistent=fixed.numel() > 1)
 
     def above(self, threshold: float | Tensor) -> Tensor:
         """Return the burst threshold for `threshold`; in float32 at least, where the smallest gap counts."""
@@ -185,6 +187,15 @@ class Burst(nn.Module):
         """The burst intensity."""
         raw = self._parameters.get("raw_intensity")
         return self.fixed_intensity if raw is None else 1 + nn.functional.softplus(raw)
+
+    def adapt(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Turn constants of a checkpoint into what is learned here, and the reverse."""
+        for what, least in (("gap", SMALLEST_GAP), ("intensity", 1.0)):
+            raw, fixed = f"{prefix}raw_{what}", f"{prefix}fixed_{what}"
+            if f"raw_{what}" in self._parameters and fixed in state_dict:
+                state_dict.setdefault(raw, _inverse_softplus(state_dict.pop(fixed) - least))
+            elif f"fixed_{what}" in self._buffers and raw in state_dict:
+                state_dict.setdefault(fixed, least + nn.functional.softplus(state_dict.pop(raw)))
 
     def extra_repr(self) -> str:
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import checks, functional
+from ..checkpoints import Checkpoints
 from ..checks import Numbers
 from ..energy.layers import Tap, run_watched
 from ..neurons.leaky import Leaky
@@ -24,7 +26,7 @@ RESETS = {"subtract": "late", "zero": "hard", "none": "none"}
 _NAMES = {"v0": "mem", "decay": "beta", "surrogate": "spike_grad"}
 
 
-class Neuron(snn.Leaky):
+class Neuron(Checkpoints, snn.Leaky):
     """Base of the neurons: ``snn.Leaky`` in all but its dynamics, which a neuron gives by `_equations`."""
 
     mem: Tensor
@@ -209,6 +211,21 @@ class Neuron(snn.Leaky):
 
     def _returned(self, y: Tensor, mem: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return y if self.init_hidden and not self.output else (y, mem)
+
+    def _adapt(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Keep the reset that the neuron was made with, as natively; say so if it is another one."""
+        super()._adapt(state_dict, prefix)
+        value = state_dict.get(f"{prefix}reset_mechanism_val")
+        names = {number: name for name, number in snn.SpikingNeuron.reset_dict.items()}
+        loaded = names.get(int(value)) if isinstance(value, Tensor) and not value.is_meta else None
+        if loaded in self.reset_mechanisms and loaded != self.reset_mechanism:
+            warnings.warn(
+                f"{type(self).__name__}: the checkpoint is of a neuron with reset_mechanism={loaded!r}; "
+                f"this one was made with {self.reset_mechanism!r}, and keeps it",
+                stacklevel=2,
+            )
+        if value is not None:
+            state_dict[f"{prefix}reset_mechanism_val"] = self.reset_mechanism_val
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the graph behind: a copy or pickle taken during training carries the bare potential."""

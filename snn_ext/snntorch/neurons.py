@@ -373,7 +373,8 @@ class SoftResetMPR(Neuron):
             learn_graded_spikes_factor,
             reset_delay,
         )
-        self.register_buffer("amplitude", torch.as_tensor(amplitude))
+        held = torch.as_tensor(amplitude)
+        self.register_buffer("amplitude", held, persistent=held.numel() > 1)
         self.mpr = mpr
         self.detach_reset = detach_reset
 

@@ -29,6 +29,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .. import checks
+from ..checkpoints import Checkpoints
 from ..ops.reference import compute_dtype
 from ..surrogate import ATan, Rectangular, Sigmoid, Surrogate, Triangular
 
@@ -100,7 +101,7 @@ def native_positions(init: Callable[..., None]) -> Callable[..., None]:
     return with_backend
 
 
-class _NodeBase(neuron.BaseNode):
+class _NodeBase(Checkpoints, neuron.BaseNode):
     """What both generations share: no symbolic tracing, a state of the right dtype, light copies."""
 
     not_in_nir: ClassVar[str]
@@ -128,7 +129,7 @@ class _NodeBase(neuron.BaseNode):
         if learn:
             setattr(self, name, torch.nn.Parameter(torch.as_tensor(value).detach().clone()))
         elif isinstance(value, Tensor):
-            self.register_buffer(name, value)
+            self.register_buffer(name, value, persistent=value.numel() > 1)
         else:
             setattr(self, name, value)
 

@@ -349,8 +349,7 @@ def test_memories_are_native_and_stay_out_of_the_state_dict(cls):
     ours = node(cls, tau=2.0, learn_tau=True)
     ours(torch.randn(2, 3))
     assert next(iter(dict(ours.named_memories()))) == "v"
-    held = {VSNNode: set(), LIFBNode: {"burst.fixed_gap", "burst.fixed_intensity"}, SoftResetMPRNode: set()}
-    assert set(ours.state_dict()) == {"w"} | held[cls]
+    assert set(ours.state_dict()) == {"w"}
 
 
 @pytest.mark.parametrize("cls", [*NEURONS, neuron.LIFNode])
