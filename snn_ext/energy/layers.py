@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import conv, rnn
 
@@ -109,20 +112,14 @@ def _described(name: str, module: nn.Module) -> Layer | None:
     return None
 
 
-_alone: list[Any] = []
-"""Who alone may watch, the innermost last, while networks run only to be measured (`untouched`)."""
-
-
-def _may(watcher: Any) -> bool:
-    return watcher is not None and (not _alone or _alone[-1] is watcher)
-
-
 class Tap:
     """Shows a watcher the events of one layer; the watcher is held weakly, and copies show nobody."""
 
     def __init__(self, layer: Layer | None, watcher: Any = None, power: float = 1.0) -> None:
         self.layer: Any = layer
         self.power = power
+        self.paused: threading.Thread | None = None
+        """Who runs the layer only to be measured, which is shown to nobody who watched before."""
         self.end: Callable[[], None] = lambda: None
         """What takes it away; called when the watcher is gone."""
         self._watcher: Callable[[], Any] = lambda: None
@@ -131,19 +128,30 @@ class Tap:
 
     @property
     def alive(self) -> bool:
-        """Whether anybody watches who may."""
-        return _may(self._watcher())
+        """Whether anybody is shown anything."""
+        return self.watcher() is not None
+
+    def watcher(self) -> Any:
+        """Return who is shown what the layer does."""
+        if self.paused is not None and self.paused.is_alive():  # it is not in a child after a fork
+            if self.paused is not threading.current_thread():
+                raise RuntimeError(
+                    f"layer {self.layer.name!r} is being measured in thread {self.paused.name!r}, and cannot "
+                    "run in this one meanwhile; wait for that, or measure a copy.deepcopy of the network"
+                )
+            return None
+        return self._watcher()
 
     def begin(self) -> None:
         """To be called before the layer runs."""
-        watcher = self._watcher()
-        if _may(watcher):
+        watcher = self.watcher()
+        if watcher is not None:
             watcher.begin(self.layer)
 
     def see(self, spikes: Tensor, leading: int, steps: int, power: float) -> None:
         """To be called after it has run; see `watch`."""
-        watcher = self._watcher()
-        if _may(watcher):
+        watcher = self.watcher()
+        if watcher is not None:
             watcher.see(self.layer, spikes, leading, steps, power)
             self.layer.ran()
 
@@ -154,8 +162,8 @@ class Tap:
 
     def after(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         """See, as a hook."""
-        layer, watcher = self.layer, self._watcher()
-        if watcher is not None and (not _alone or _may(watcher)):
+        layer, watcher = self.layer, self._watcher() if self.paused is None else self.watcher()
+        if watcher is not None:
             y, leading = output[0] if isinstance(output, tuple) else output, layer.leading
             spikes = layer.spikes(y)
             passed = watcher.see(layer, spikes, leading, len(y) if leading == 2 else 1, self.power)
@@ -236,26 +244,87 @@ def reset(net: nn.Module) -> None:
         face.reset_states(net)
 
 
+_turn = threading.Condition()
+"""Held while `_measured` is read and written."""
+_measured: dict[int, threading.Thread] = {}
+"""Who measures which module, by ``id``, for as long as it takes."""
+
+
+def _start_anew() -> None:
+    """Forget other threads, which a child after a fork does not have."""
+    global _turn
+    _turn = threading.Condition()
+    _measured.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
+
+
 @contextlib.contextmanager
-def untouched(net: nn.Module, watcher: Any = None) -> Iterator[None]:
+def untouched(net: nn.Module) -> Iterator[None]:
     """Give `net` back its states, statistics and training flags as they were.
 
-    Meanwhile a `Tap` shows what it does to `watcher` alone.
+    Meanwhile it runs only to be measured, of which those who watch it already see nothing; other networks are
+    watched as ever, in every thread.  Of several threads that measure parts of one network each has its turn.
     """
-    kept = ("_buffers", *(name for face in faces() for name in face.STATES))
-    before = [
-        (module, module.__dict__.copy(), {name: dict(getattr(module, name, {})) for name in kept})
-        for module in net.modules()
-    ]
-    _alone.append(watcher)
+    modules = list(net.modules())
+    with _in_turn(modules) as thread:
+        before = [_State(module) for module in modules]
+        paused = [tap for module in modules for tap in _taps(module) if tap.paused is None]
+        for tap in paused:
+            tap.paused = thread
+        try:
+            yield
+        finally:
+            for state in before:
+                state.restore()
+            for tap in paused:
+                tap.paused = None
+
+
+@contextlib.contextmanager
+def _in_turn(modules: list[nn.Module]) -> Iterator[threading.Thread]:
+    """Wait until no other thread measures any of `modules`; yield this thread."""
+    thread = threading.current_thread()
+    with _turn:
+        _turn.wait_for(lambda: all(_measured.get(id(module), thread) is thread for module in modules))
+        mine = [id(module) for module in modules if id(module) not in _measured]
+        _measured.update(dict.fromkeys(mine, thread))
     try:
-        yield
+        yield thread
     finally:
-        _alone.pop()
-        for module, attributes, contents in before:
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-            for name, values in contents.items():
-                if name in attributes:
-                    attributes[name].clear()
-                    attributes[name].update(values)
+        with _turn:
+            for module in mine:
+                _measured.pop(module, None)  # gone in a child after a fork
+            _turn.notify_all()
+
+
+def _taps(module: nn.Module) -> list[Tap]:
+    """Return by whom `module` is watched."""
+    hooks = (getattr(hook, "__self__", None) for hook in module._forward_hooks.values())
+    return [tap for tap in (*getattr(module, "_taps", ()), *hooks) if isinstance(tap, Tap)]
+
+
+class _State:
+    """What a module holds; given back entry by entry, so that it is whole for another thread at any time."""
+
+    def __init__(self, module: nn.Module) -> None:
+        names = ("_buffers", *(name for face in faces() for name in face.STATES))
+        own = {name: value for name, value in vars(module).items() if name != "_taps"}  # watchers come and go
+        kept = [vars(module)[name] for name in names if name in own]
+        self.contents = [(vars(module), own), *((entries, dict(entries)) for entries in kept)]
+        tensors = [v for entries in kept for v in entries.values() if isinstance(v, Tensor)]
+        self.values = [(v, v._version, v.detach().clone()) for v in tensors if not v.is_inference()]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for entries, before in self.contents:
+            for name in [name for name in entries if name not in before and name != "_taps"]:
+                del entries[name]
+            for name, value in before.items():
+                if name not in entries or entries[name] is not value:
+                    entries[name] = value
+        for tensor, version, value in self.values:
+            if tensor._version != version:  # written to in place
+                tensor.copy_(value)

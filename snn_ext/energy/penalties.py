@@ -29,7 +29,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -222,8 +222,9 @@ class Penalty:
             part = self._part(record, layer, spikes, leading, power)
         own = type(spikes) is Tensor  # none that stands for another while a graph is made
         if not grad or _compiling() or not own or _functorch() or forward_ad._current_level >= 0:
-            powers = spikes**power if power != 1 else spikes
-            part.add(powers.sum(dim=tuple(range(leading)), dtype=_accurate(spikes.dtype)))
+            exact = _accurate(spikes.dtype)
+            powers = spikes.to(exact) ** power if power != 1 else spikes
+            part.add(powers.sum(dim=tuple(range(leading)), dtype=exact))
         elif part.large:
             passed, counts = _Counted.apply(part.kind, spikes)
             part.waiting.append((counts, counts._version))
@@ -370,6 +371,20 @@ def _accurate(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _in_full(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method of an autograd function compute as written, where autocast would round what it sums."""
+
+    @functools.wraps(function)
+    def run(ctx: Any, *args: Any) -> Any:
+        device = next(x.device.type for x in args if isinstance(x, Tensor))
+        if not torch.is_autocast_enabled(device):
+            return function(ctx, *args)
+        with torch.autocast(device, enabled=False):
+            return function(ctx, *args)
+
+    return run
+
+
 def _order(spikes: Tensor, leading: int) -> list[int]:
     if spikes.dim() < leading + 2:
         return []
@@ -414,6 +429,7 @@ class _Counted(torch.autograd.Function):
     """
 
     @staticmethod
+    @_in_full
     def forward(ctx: Any, kind: _Kind, s: Tensor) -> tuple[Tensor, Tensor]:
         ctx.kind = kind
         ctx.set_materialize_grads(False)
@@ -421,6 +437,7 @@ class _Counted(torch.autograd.Function):
         return s.detach(), _count(kind, [s]).view(kind.shape[kind.leading :])
 
     @staticmethod
+    @_in_full
     def backward(ctx: Any, grad: Tensor | None, slope: Tensor | None) -> tuple[Tensor | None, ...]:
         kind: _Kind = ctx.kind
         if slope is None:
@@ -442,6 +459,7 @@ class _Cost(torch.autograd.Function):
     """
 
     @staticmethod
+    @_in_full
     def forward(ctx: Any, groups: list[_Group], dtype: torch.dtype, *waiting: Tensor) -> Tensor:
         costs: list[Tensor] = []
         saved: list[Tensor] = []
@@ -456,6 +474,7 @@ class _Cost(torch.autograd.Function):
         return functools.reduce(torch.add, costs).to(dtype)
 
     @staticmethod
+    @_in_full
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grads: list[Tensor] = []
         saved, start = ctx.saved_tensors, 0
@@ -482,7 +501,7 @@ def _count(kind: _Kind, found: Sequence[Tensor]) -> Tensor:
     before, order = tuple(range(kind.leading)), kind.order
     counts: Any = None
     for s in found:
-        powers = s if kind.power == 1 or kind.binary else s**kind.power
+        powers = s if kind.power == 1 or kind.binary else s.to(_accurate(kind.dtype)) ** kind.power
         powers = powers.permute(*before, *order) if order else powers  # so that memory is read in one sweep
         count = powers.sum(dim=before, dtype=_accurate(kind.dtype))
         counts = count if counts is None else counts.add_(count)

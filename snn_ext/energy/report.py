@@ -433,7 +433,7 @@ class _Meter:
     def run(self, inputs: Iterable[Any]) -> None:
         """Call the network with each of `inputs`, after a reset."""
         self._steps: dict[str, int] = {}
-        with layers.untouched(self.net, self):
+        with layers.untouched(self.net):
             ends = [layers.watch(layer, self) for layer in self.wiring.layers]
             ends += [
                 self.modules[s.name].register_forward_pre_hook(self._meets(s)).remove for s in self.analogue

@@ -8,7 +8,6 @@ from typing import Any
 
 import snntorch as snn
 import torch
-from snntorch import utils
 from torch import Tensor, nn
 
 from ..energy import BalancedSpikePenalty, SynapticPenalty, TotalSpikePenalty
@@ -17,7 +16,7 @@ from ..energy.penalties import Penalty
 from ..energy.schedules import check_lambda
 from ._base import Neuron, _number
 from .decoupling import DecoupledLIFB
-from .neurons import VSN
+from .neurons import VSN, reset
 
 __all__ = ["balanced_spike_reg", "synaptic_reg", "total_spike_reg"]
 
@@ -92,9 +91,8 @@ def describe(name: str, module: nn.Module) -> Layer | None:
 
 
 def reset_states(net: nn.Module) -> None:
-    """Reset `net` as snnTorch does."""
-    if any(isinstance(module, snn.SpikingNeuron) for module in net.modules()):
-        utils.reset(net)
+    """Reset the neurons of snnTorch in `net`, and no others."""
+    reset(net)
 
 
 class _Regularizer:
