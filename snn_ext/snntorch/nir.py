@@ -2,7 +2,7 @@
 
 snnTorch's own exporter writes every subclass of ``snn.Leaky`` as a plain LIF, whatever it does.  On import
 of this package the exporter's module mapping gets one guard in front, so that it refuses instead.
-That is the only thing patched on import.
+Beside it, only `snn_ext.graded` patches on import: warnings, no values.
 """
 
 from __future__ import annotations
