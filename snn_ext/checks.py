@@ -210,6 +210,22 @@ def _probe(name: str, spike: Any) -> None:
         )
 
 
+def overrides(cls: type, native: type, parts: Sequence[str], step: str, instead: str) -> None:
+    """Raise if `cls` has its own of the `parts` of a `native` step, which our fused step does not call.
+
+    A class that has its own `step` makes of them what it will.
+    """
+    for base in cls.__mro__[: cls.__mro__.index(native)]:
+        own = [name for name in parts if name in vars(base)]
+        if step in vars(base) and not base.__module__.startswith("snn_ext."):
+            return
+        if own:
+            raise TypeError(
+                f"{cls.__name__} overrides {own[0]}, which no neuron of snn_ext calls: a step is one fused "
+                f"operator. Override {step}, or make it {instead}"
+            )
+
+
 def concrete_tensor(neuron: Any, name: str, x: Any) -> Tensor:
     """Return a tensor of numbers as a floating-point one; a symbolic one, as in tracing, has its own line."""
     if isinstance(x, Tensor):

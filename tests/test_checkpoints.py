@@ -46,6 +46,7 @@ def test_a_native_checkpoint_loads_and_constants_stay_those_of_the_constructor(f
                 assert neuron.reset_mechanism_val == before.reset_mechanism_val
                 with torch.no_grad():
                     before.beta.fill_(0.25)
+                    before.threshold.fill_(1.0)
             x_seq = torch.rand(5, 2, 3) * 3
             assert torch.equal(run(face, neuron, x_seq), run(face, before, x_seq))
 

@@ -23,6 +23,19 @@ from ._compat import as_surrogate
 RESETS = {"subtract": "late", "zero": "hard", "none": "none"}
 """snnTorch's reset mechanisms, in the words of `snn_ext.neurons.leaky`."""
 
+_STEP = (
+    "_base_state_function",
+    "_base_sub",
+    "_base_zero",
+    "_base_int",
+    "_build_state_function",
+    "_build_state_function_hidden",
+    "fire",
+    "fire_inhibition",
+    "mem_reset",
+)
+"""What a step of ``snn.Leaky`` is made of, in one release or another."""
+
 _NAMES = {"v0": "mem", "decay": "beta", "surrogate": "spike_grad"}
 
 
@@ -41,6 +54,11 @@ class Neuron(Checkpoints, snn.Leaky):
 
     _observer: Observer | None = None
     _taps: tuple[Tap, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        checks.overrides(cls, snn.Leaky, _STEP, "forward", "a subclass of snn.Leaky")
+
     _before: tuple[Tensor | None, ...] = ()
     """The potential before the last single step."""
 
@@ -121,9 +139,11 @@ class Neuron(Checkpoints, snn.Leaky):
 
         Equal to calling the neuron T times.  Returns ``(y_seq, mem)`` with `mem` after the last step, or
         ``y_seq`` alone with ``init_hidden=True, output=False``; takes `mem` as `forward` does.  Forward
-        hooks belong to `forward` and are not called.
+        hooks belong to `forward` and are not called; a `forward` of a subclass is, step by step.
         """
         x_seq = checks.concrete_tensor(self, "x_seq", x_seq)
+        if type(self).forward is not Neuron.forward:
+            return self._step_by_step(x_seq, mem)
         if self.inhibition and any(tap.alive for tap in self._taps):  # winners are counted step by step
             functional.check_input("x_seq", x_seq)
             emitted = []
@@ -133,6 +153,16 @@ class Neuron(Checkpoints, snn.Leaky):
                 emitted.append(y)
             return self._returned(torch.stack(emitted), new)
         return self._returned(*self._run("x_seq", x_seq, mem))
+
+    def _step_by_step(self, x_seq: Tensor, mem: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+        functional.check_input("x_seq", x_seq)
+        emitted = []
+        for x in x_seq:
+            found = self.forward(x) if mem is None else self.forward(x, mem)
+            y, mem = found if isinstance(found, tuple) else (found, None)
+            emitted.append(y)
+            last, mem = mem, None if self.init_hidden else mem
+        return self._returned(torch.stack(emitted), self.mem if last is None else last)
 
     def _run(
         self, name: str, x_seq: Tensor, mem: Tensor | None, single: bool = False

@@ -101,12 +101,29 @@ def native_positions(init: Callable[..., None]) -> Callable[..., None]:
     return with_backend
 
 
+_STEP = (
+    "neuronal_charge",
+    "neuronal_fire",
+    "neuronal_reset",
+    "jit_hard_reset",
+    "jit_soft_reset",
+    "apply_hard_reset",
+    "apply_soft_reset",
+    "v_float_to_tensor",
+)
+"""What a step of SpikingJelly's own neurons is made of, in either generation."""
+
+
 class _NodeBase(Checkpoints, neuron.BaseNode):
     """What both generations share: no symbolic tracing, a state of the right dtype, light copies."""
 
     not_in_nir: ClassVar[str]
     """What NIR has no node for, which is why SpikingJelly's own exporter must not trace the neuron."""
     nir_remedy: ClassVar[str] = "export it with snn_ext.spikingjelly.export_to_nir"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        checks.overrides(cls, neuron.BaseNode, _STEP, "single_step_forward", "a subclass of neuron.LIFNode")
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         name = "x" if self.step_mode == "s" else "x_seq"
@@ -196,6 +213,8 @@ if FUNCTIONAL:
         def multi_step_functional_forward(
             self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], **kwargs: Any
         ) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+            if type(self).single_step_functional_forward is not Node.single_step_functional_forward:
+                return super().multi_step_functional_forward(inputs, states, **kwargs)  # step by step
             y_seq, v, _ = self._simulate(inputs[0], states[0])
             return (y_seq,), (v, *states[1:])
 
@@ -209,8 +228,12 @@ if FUNCTIONAL:
             return y
 
         def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Any:
-            own = type(self).multi_step_functional_forward is Node.multi_step_functional_forward
-            if not self.store_v_seq and (not own or len(self._memories) > 1):
+            cls = type(self)
+            if cls.single_step_forward is not Node.single_step_forward:
+                return torch.stack([self.single_step_forward(x, *args, **kwargs) for x in x_seq])
+            own = cls.single_step_functional_forward is Node.single_step_functional_forward
+            own = own and cls.multi_step_functional_forward is Node.multi_step_functional_forward
+            if not own or len(self._memories) > 1:
                 return super().multi_step_forward(x_seq, *args, **kwargs)
             y_seq, self.v, v_seq = self._simulate(x_seq, self._state(x_seq, "m"), self.store_v_seq)
             if self.store_v_seq:
@@ -247,6 +270,8 @@ else:
             return y
 
         def multi_step_forward(self, x_seq: Tensor) -> Tensor:
+            if type(self).single_step_forward is not Node.single_step_forward:
+                return super().multi_step_forward(x_seq)  # step by step
             v = self._state(x_seq, x_seq.shape[1:])
             y_seq, self.v, v_seq = self._simulate(x_seq, v, self.store_v_seq)
             if self.store_v_seq:

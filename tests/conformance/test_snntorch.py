@@ -803,6 +803,41 @@ def test_the_gradient_to_the_burst_intensity_is_the_number_of_bursts():
     assert grad == (y_seq == 3).sum() > 0
 
 
+# --- what a subclass overrides ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["_base_state_function", "_base_sub", "_base_zero", "fire", "mem_reset"])
+def test_a_subclass_with_its_own_part_of_a_step_is_refused_and_never_ignored(cls, part):
+    def own(self, *args):
+        raise AssertionError("natively called")
+
+    class Native(snn.Leaky):
+        locals()[part] = own
+
+    reset = "zero" if part == "_base_zero" else "subtract"
+    with pytest.raises(AssertionError, match="natively called"):
+        Native(0.5, reset_mechanism=reset)(torch.rand(2, 3))
+    with pytest.raises(TypeError, match=f"Sub overrides {part}, which no neuron of snn_ext calls.*forward"):
+        type("Sub", (cls,), {part: own})
+    with pytest.raises(TypeError, match=f"Sub overrides {part}"):
+        type("Sub", (type("Mixin", (), {part: own}), cls), {})
+    type("Sub", (cls,), {part: own, "forward": lambda self, x: self.fire(x)})  # makes of it what it will
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_forward_of_a_subclass_runs_in_multi_step_too(cls, hidden):
+    class Halved(cls):
+        def forward(self, input_, mem=None):
+            return super().forward(input_ / 2, mem)
+
+    x_seq = torch.rand(5, 2, 3) * 4
+    given = () if hidden else (torch.rand(2, 3),)
+    found = Halved(0.5, init_hidden=hidden).multi_step(x_seq, *given)
+    expected = cls(0.5, init_hidden=hidden).multi_step(x_seq / 2, *given)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
 # --- constructors as generous as the native one's -----------------------------------------------------------
 
 GENEROUS = {

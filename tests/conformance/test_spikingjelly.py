@@ -744,6 +744,54 @@ def test_a_learned_tau_stays_a_time_constant(cls, far):
     assert all(t.isfinite().all() for t in (y_seq, ours.v, grad))
 
 
+# --- what a subclass overrides ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["neuronal_charge", "neuronal_fire", "neuronal_reset"])
+def test_a_subclass_with_its_own_part_of_a_step_is_refused_and_never_ignored(cls, part):
+    def own(self, *args):
+        raise AssertionError("natively called")
+
+    if not FUNCTIONAL:  # in 2.0 LIFNode has no such parts, and ignores them
+        with pytest.raises(AssertionError, match="natively called"):
+            type("Native", (neuron.LIFNode,), {part: own})()(torch.rand(2, 3))
+    with pytest.raises(TypeError, match=f"Sub overrides {part}, which no neuron of snn_ext calls.*LIFNode"):
+        type("Sub", (cls,), {part: own})
+    with pytest.raises(TypeError, match=f"Sub overrides {part}"):
+        type("Sub", (type("Mixin", (), {part: own}), cls), {})
+    type("Sub", (cls,), {part: own, "single_step_forward": lambda self, x: x})  # makes of it what it will
+
+
+@pytest.mark.parametrize("store", [False, True])
+def test_the_single_step_of_a_subclass_runs_in_multi_step_mode_too(cls, store):
+    class Halved(cls):
+        def single_step_forward(self, x):
+            return super().single_step_forward(x / 2)
+
+    x_seq = torch.rand(5, 2, 3) * 8
+    found, expected = (c(2.0, step_mode="m", store_v_seq=store) for c in (Halved, cls))
+    assert torch.equal(found(x_seq), expected(x_seq / 2))
+    assert torch.equal(found.v, expected.v)
+    if store:
+        assert torch.equal(found.v_seq, expected.v_seq)
+
+
+@functional_design
+@pytest.mark.parametrize("store", [False, True])
+def test_the_transition_of_a_subclass_runs_in_multi_step_mode_too(cls, store):
+    class Halved(cls):
+        def single_step_functional_forward(self, inputs, states, **kwargs):
+            return super().single_step_functional_forward((inputs[0] / 2,), states, **kwargs)
+
+    x_seq = torch.rand(5, 2, 3) * 8
+    found, expected = (c(2.0, step_mode="m", store_v_seq=store) for c in (Halved, cls))
+    assert torch.equal(found(x_seq), expected(x_seq / 2))
+    if store:
+        assert torch.equal(found.v_seq, expected.v_seq)
+    (y_seq,), _ = Halved(2.0).multi_step_functional_forward((x_seq,), (torch.zeros(2, 3),))
+    assert torch.equal(y_seq, expected.__class__(2.0, step_mode="m")(x_seq / 2))
+
+
 # --- constructors as generous as the native one's -----------------------------------------------------------
 
 GENEROUS = {
