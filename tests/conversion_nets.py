@@ -128,8 +128,45 @@ class Readers(nn.Module):
         return torch.relu(self.fc2(torch.relu(h + h)))
 
 
+class Concatenated(nn.Module):
+    """Branches one after another: through a batch norm, into ReLUs, a sum, one twice, and behind Flatten."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 6, 1)
+        self.norm, self.both = nn.BatchNorm2d(10), nn.Conv2d(10, 10, 3, padding=1, groups=2)
+        self.more, self.fc1, self.fc2 = nn.Conv2d(13, 4, 1), nn.Linear(64 + 16, 8), nn.Linear(16, 5)
+
+    def forward(self, x):
+        one, two = F.relu(self.one(x)), self.two(x)
+        both = F.relu(self.norm(torch.cat([one, F.relu(two)], 1)))
+        both = F.relu(self.both(both) + torch.cat((two, self.one(x)), dim=1))
+        last = F.avg_pool2d(F.relu(self.more(torch.cat((both, F.max_pool2d(x, 1)), 1))), 4)
+        last = torch.cat((last.flatten(1), F.adaptive_avg_pool2d(one, 2).flatten(1)), -1)
+        last = F.relu(self.fc1(last))
+        return self.fc2(torch.concat((last, last), dim=1))
+
+
+class Mobile(nn.Module):
+    """Activations that are clipped: ReLU6 and hardtanh, linear bottlenecks between depthwise layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU6(inplace=True))
+        self.depth, self.point = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 8, 1)
+        self.fc1, self.fc2, self.clip = nn.Linear(8, 8), nn.Linear(8, 5), nn.Hardtanh(0, 0.1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.point(F.relu6(self.depth(x)))
+        x = F.hardtanh(self.fc1(x.mean((2, 3))), 0.0, 0.2)
+        return self.fc2(self.clip(x))
+
+
 SHAPES = {one_dimensional: (3, 24), weight_normed: (3, 2, 2)}
-NETS = (sequential, ResNet, Functional, Pooled, Readers, one_dimensional, weight_normed)
+NETS = (sequential, ResNet, Functional, Pooled, Readers, one_dimensional, weight_normed, Concatenated)
+ALL = (*NETS, Mobile)
+"""With the one whose activations are clipped."""
 
 
 def trained(build, samples=32, dtype=torch.float32):

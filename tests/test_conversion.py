@@ -8,7 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conversion_nets import NETS, Functional, ResNet, one_dimensional, sequential, trained
+from conversion_nets import (
+    ALL,
+    NETS,
+    Concatenated,
+    Functional,
+    Mobile,
+    ResNet,
+    one_dimensional,
+    sequential,
+    trained,
+)
 from torch import nn
 
 from snn_ext.conversion import poisson
@@ -84,7 +94,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("build", NETS)
+@pytest.mark.parametrize("build", ALL)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_fast_runs_equal_native_steps_and_modes(world, build, options):
     net, images = trained(build)
@@ -100,7 +110,7 @@ def test_fast_runs_equal_native_steps_and_modes(world, build, options):
     assert native.std() > 0
 
 
-@pytest.mark.parametrize("build", NETS)
+@pytest.mark.parametrize("build", ALL)
 @pytest.mark.parametrize("options", OPTIONS[:4], ids=str)
 def test_both_frameworks_give_the_same_spikes(build, options):
     pytest.importorskip("snntorch")
@@ -166,8 +176,9 @@ def test_reset_starts_anew_and_state_is_carried_on_without(world, options):
 
 @pytest.mark.parametrize("options", OPTIONS[:2], ids=str)
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
-def test_copies_and_pickles_work_alike(world, options, duplicate):
-    net, images = trained(ResNet)
+@pytest.mark.parametrize("build", [ResNet, Concatenated])
+def test_copies_and_pickles_work_alike(world, options, duplicate, build):
+    net, images = trained(build)
     x_seq = coded(images)
     spiking = world.convert(net, images.split(16), **options)
     expected = world.ext.multi_step(spiking, x_seq)
@@ -398,6 +409,66 @@ def test_gradients_reach_the_input_of_native_steps(world):
     assert x.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("build", [sequential, ResNet, Concatenated, Mobile])
+def test_weights_are_frozen_until_they_are_asked_to_learn(world, build):
+    net, images = trained(build)
+    spiking = world.convert(net, images.split(16))
+    parameters = dict(spiking.named_parameters())
+    assert len(parameters) >= 6
+    assert not any(p.requires_grad for p in parameters.values())
+    spiking.requires_grad_(True)
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    labels = (net(images).argmax(1) + 1) % 5  # another task than the one it was trained for
+    optimizer = torch.optim.SGD(spiking.parameters(), 0.02)
+    if world.name == "spikingjelly":
+        world.functional.set_step_mode(spiking, "m")
+    losses = []
+    for _ in range(12):
+        world.reset(spiking)
+        if world.name == "snntorch":
+            outputs = sum(spiking(images) for _ in range(8)) / 8
+        else:
+            outputs = spiking(images.expand(8, *images.shape)).mean(0)
+        loss = nn.functional.cross_entropy(outputs, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.any() for p in parameters.values())
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(not torch.equal(p, before[name]) for name, p in parameters.items())
+    assert losses[-1] < losses[0]
+
+
+def test_a_spiking_network_is_not_converted_again(world):
+    net, images = trained(sequential)
+    spiking = world.convert(net, images.split(16))
+    with pytest.raises(ValueError, match=r"is a spiking network already: layer 'layer_2' is .*ReLU network"):
+        world.convert(spiking, images.split(16))
+    ours = world.ext.VSN(0.5, init_hidden=True) if world.name == "snntorch" else world.ext.VSNNode()
+    with pytest.raises(ValueError, match=r"already: layer '1.0' is snn_ext's VSN"):
+        world.convert(nn.Sequential(nn.Flatten(), nn.Sequential(ours)), images.split(16))
+    if world.name == "snntorch":
+        import snntorch as snn
+
+        native, known = snn.Leaky(0.5, init_hidden=True), "snntorch's Leaky"
+    else:
+        from spikingjelly.activation_based import neuron
+
+        native, known = neuron.LIFNode(), "spikingjelly's LIFNode"
+    with pytest.raises(ValueError, match=f"layer '1' is {known}"):
+        world.convert(nn.Sequential(nn.Flatten(), native), images.split(16))
+
+
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1), nn.Sigmoid()])
+def test_a_network_that_ends_in_probabilities_predicts_the_same(world, end):
+    net, images = trained(sequential)
+    with pytest.warns(UserWarning, match=f"{type(end).__name__} at '1' is left out"):
+        spiking = world.convert(nn.Sequential(net, end), images.split(16), coding="direct")
+    plain = world.convert(net, images.split(16), coding="direct")
+    x_seq = images.expand(4, *images.shape)
+    torch.testing.assert_close(world.ext.multi_step(spiking, x_seq), world.ext.multi_step(plain, x_seq))
+
+
 class TestSnnTorch:
     @pytest.fixture(autouse=True)
     def _needs(self):
@@ -449,12 +520,74 @@ class TestSnnTorch:
         with pytest.raises(ValueError, match=match):
             self.world.ext.convert(net, images.split(16), **options)
 
+    @pytest.mark.parametrize(
+        ("given", "match"),
+        [
+            ({"rul": "scale"}, "convert has no argument 'rul'; did you mean 'rule'"),
+            ({"num_step": 4}, "did you mean 'num_steps'"),
+            ({"T": 4}, "here it is num_steps"),
+            ({"decay": 0.5}, "here it is beta"),
+            ({"reset": "zero"}, "here it is reset_mechanism"),
+            ({"mode": "99.9%"}, r"here it is percentile: mode='99.9%' is percentile=0.999"),
+            ({"whatever": 1}, "'whatever'; it takes ann, calibration, beta, .*per_channel"),
+        ],
+    )
+    def test_names_the_argument_that_was_meant(self, given, match):
+        net, images = trained(sequential)
+        with pytest.raises(TypeError, match=match):
+            self.world.ext.convert(net, images.split(16), **given)
+
+    def test_names_it_for_curves_and_reports(self):
+        with pytest.raises(TypeError, match="accuracy_curve has no argument 'T'; here it is num_steps"):
+            self.world.ext.accuracy_curve(None, [], T=4)
+        with pytest.raises(TypeError, match="conversion_report has no argument 'sed'; did you mean 'seed'"):
+            self.world.ext.conversion_report(None, None, sed=1)
+
 
 class TestSpikingJelly:
     @pytest.fixture(autouse=True)
     def _needs(self):
         pytest.importorskip("spikingjelly")
         self.world = SpikingJelly()
+
+    @pytest.mark.parametrize(
+        ("given", "match"),
+        [
+            ({"rul": "scale"}, "L4Recipe has no argument 'rul'; did you mean 'rule'"),
+            ({"num_steps": 4}, "here it is T"),
+            ({"beta": 0.5}, "here it is tau"),
+            ({"mode": "99.9%"}, r"here it is percentile: mode='99.9%' is percentile=0.999"),
+            ({"channel_wise": True}, "here it is per_channel"),
+            ({"half_threshold": True}, "initial=0.5, the default"),
+        ],
+    )
+    def test_names_the_argument_that_was_meant(self, given, match):
+        with pytest.raises(TypeError, match=match):
+            self.world.ext.L4Recipe([torch.rand(4, 3)], **given)
+
+    def test_names_it_for_curves_and_reports(self):
+        with pytest.raises(TypeError, match="accuracy_curve has no argument 'num_steps'; here it is T"):
+            self.world.ext.accuracy_curve(None, [], num_steps=4)
+        with pytest.raises(
+            TypeError, match="conversion_report has no argument 'code'; did you mean 'coding'"
+        ):
+            self.world.ext.conversion_report(None, None, code="direct")
+
+    def test_native_weights_learn_at_once_and_ours_when_asked(self):
+        ann2snn = pytest.importorskip("spikingjelly.activation_based.ann2snn")
+        if not hasattr(ann2snn, "RateCodingRecipe"):
+            pytest.skip("no recipes in this release")
+        net, images = trained(sequential)
+        native = ann2snn.Converter(ann2snn.RateCodingRecipe([(images, 0)])).convert(net)
+        ours = self.world.convert(net, images.split(16))
+        assert not any(p.requires_grad for p in ours.parameters())
+        for spiking in (native, ours.requires_grad_(True)):  # native fuses biases that learn nothing
+            weights = [p for name, p in spiking.named_parameters() if name.endswith("weight")]
+            before = [p.detach().clone() for p in weights]
+            optimizer = torch.optim.SGD(spiking.parameters(), 0.1)
+            sum(spiking(images) for _ in range(8)).pow(2).mean().backward()
+            optimizer.step()
+            assert all((p != old).any() for p, old in zip(weights, before, strict=True))
 
     @pytest.mark.parametrize("build", [ResNet, Functional, one_dimensional])
     def test_single_steps_equal_multi_step_mode(self, build):

@@ -74,6 +74,11 @@ def calibrate(
     found: dict[str, Activations] = {}
 
     def see(name: str, activations: Tensor) -> None:
+        if not bool(torch.isfinite(activations).all()):
+            raise ValueError(
+                f"the ReLU at {getattr(reading, name).path!r} gives NaN or infinity on calibration data; "
+                "look at the scale of the network's weights and inputs"
+            )
         if name not in found:
             found[name] = Activations(activations.shape[1])
         found[name].add(activations)

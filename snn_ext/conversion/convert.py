@@ -13,9 +13,10 @@ from torch import Tensor, fx, nn
 
 from .. import checks
 from ..coding import check_coding, check_images, check_seed, poisson
+from ..energy import layers
 from ..terminal import track
 from . import balance, fit, weights
-from .graph import read
+from .graph import Rectifier, read
 from .spiking import Converted, Neurons, Spiking, assemble, input_norms
 
 RESETS = ("subtract", "zero")
@@ -175,6 +176,7 @@ class Conversion:
     ) -> None:
         if not isinstance(ann, nn.Module):
             raise TypeError(f"ann must be a torch.nn.Module, got {type(ann).__name__}")
+        layers.refuse_spiking(ann)
         here = next((p.device for p in ann.parameters()), torch.device("cpu"))
         device = device or here
         batches = _inputs(calibration, device)
@@ -201,6 +203,9 @@ class Conversion:
             self.activations = balance.calibrate(self.reading, seen(), bar.update)
         self.images = kept.images
         self.norms = input_norms(self.reading)
+        self.limits = {
+            name: layer.limit for name, layer in self.reading.named_children() if isinstance(layer, Rectifier)
+        }
         self.shapes = {
             str(node.target): tuple(node.meta["shape"][1:])
             for node in self.reading.graph.nodes
@@ -209,7 +214,7 @@ class Conversion:
 
     def network(self, options: Options, late: bool = False) -> fx.GraphModule:
         """Return the spiking network that `options` ask for."""
-        layers = {name: self._neurons(name, options) for name in self.activations}
+        neurons = {name: self._neurons(name, options) for name in self.activations}
         dynamics: dict[str, Any] = {
             "initial": options.initial,
             "decay": options.decay,
@@ -217,18 +222,19 @@ class Conversion:
             "late": late
             and options.decay < 1,  # else the same, and so will be the offsets in both frameworks
         }
-        net = assemble(self.reading, layers, **dynamics)
+        net = assemble(self.reading, neurons, **dynamics)
         if options.fit_offsets or options.strength == "fit":
-            self._fit(net, layers, options)
-            net = assemble(self.reading, layers, **dynamics)
+            self._fit(net, neurons, options)
+            net = assemble(self.reading, neurons, **dynamics)
         for name, layer in net.named_children():
             if isinstance(layer, Spiking):
-                layer.converted = self._described(layer.path, name, layers[name], options)
+                layer.converted = self._described(layer.path, name, neurons[name], options)
         return net
 
     def _neurons(self, name: str, options: Options) -> Neurons:
         scale = self.activations[name].percentile(options.percentile, options.per_channel)
-        scale = scale.to(self.norms[name])
+        limit = self.limits[name]  # no neuron may stand for more than a ReLU6 gives
+        scale = scale.to(self.norms[name]).clamp(max=limit)
         norm = self.norms[name] / scale
         worth = unit = scale
         offset = torch.zeros_like(scale)
@@ -245,7 +251,8 @@ class Conversion:
             unit = scale * shared(weights.threshold_factor(norm, strength))
         else:
             unit = scale / shared(weights.row_factor(norm, strength))
-            worth = unit if options.rule == "equalize" else scale
+            if options.rule == "equalize":
+                worth = unit = unit.clamp(max=limit)
         return Neurons(worth, unit, offset)
 
     def _fit(self, net: fx.GraphModule, layers: dict[str, Neurons], options: Options) -> None:

@@ -8,11 +8,14 @@ in the network               as
 Linear, Conv1d, Conv2d       themselves; a layer called twice becomes two with the same weights
 BatchNorm1d, BatchNorm2d     folded into the layer before; `Affine` where there is none
 ReLU, ``relu``, ``relu_``    `Rectifier`, one for each call: each will be neurons of its own
+ReLU6, ``Hardtanh(0, c)``    a `Rectifier` with a limit, above which no neuron's rate can stand
 average pooling              itself (linear, so it averages spikes); ``mean`` over space likewise
 max pooling                  itself (`snn_ext.conversion.spiking` says how it treats spikes)
 Dropout, Identity            left out
 Flatten, ``view``, ...       Flatten, if it flattens all but the batch
 ``+``, ``add``               an addition
+``cat`` over channels        ``torch.cat``, its dimension counted from the end: steps may lead
+Softmax, Sigmoid, ... last   the readout: left out, as they change no order of the outputs
 ===========================  ===================================================================
 
 Anything else is refused, with its name and place.  The graph that was read must compute what the network
@@ -23,7 +26,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import operator
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,25 +59,44 @@ _POOLS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
     functional.max_pool1d: (nn.MaxPool1d, ("kernel_size", "stride", "padding", "dilation", "ceil_mode")),
     functional.max_pool2d: (nn.MaxPool2d, ("kernel_size", "stride", "padding", "dilation", "ceil_mode")),
 }
+READOUTS = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid, nn.LogSigmoid, nn.Tanh)
+"""What changes no order of the outputs of a sample, so that the prediction is the same without."""
+_READOUTS = {
+    functional.softmax: "softmax",
+    torch.softmax: "softmax",
+    "softmax": "softmax",
+    functional.log_softmax: "log_softmax",
+    torch.log_softmax: "log_softmax",
+    "log_softmax": "log_softmax",
+    functional.sigmoid: "sigmoid",
+    torch.sigmoid: "sigmoid",
+    "sigmoid": "sigmoid",
+    functional.logsigmoid: "logsigmoid",
+    functional.tanh: "tanh",
+    torch.tanh: "tanh",
+    "tanh": "tanh",
+}
 _RELUS = (functional.relu, functional.relu_, torch.relu, torch.relu_, "relu", "relu_")
 _ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _RESHAPES = (torch.flatten, torch.reshape, torch.squeeze, "flatten", "view", "reshape", "squeeze")
 _DROPOUTS = (functional.dropout, functional.dropout1d, functional.dropout2d)
 _MEANS = (torch.mean, "mean")
 _COPIES = ("contiguous", "clone")
+_CATS = (torch.cat, torch.concat, torch.concatenate)
+_CLIPS = (functional.relu6, functional.hardtanh, functional.hardtanh_)
 
 REMEDY = "use the layers listed in snn_ext.conversion.graph, or convert the parts around it"
 
 
 class Rectifier(nn.Module):
-    """A ReLU of the network; `path` says where it stood."""
+    """A ReLU of the network, up to `limit`; `path` says where it stood."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, limit: float = math.inf) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.limit = path, limit
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(x)
+        return torch.relu(x) if self.limit == math.inf else x.clamp(0, self.limit)
 
     def extra_repr(self) -> str:
         return self.path
@@ -123,12 +147,17 @@ def read(ann: nn.Module, batch: Tensor) -> fx.GraphModule:
     Nodes of layers carry ``meta["path"]``, where the layer stood, and every node ``meta["shape"]``, the shape
     of what it gave for `batch`.
 
+    Warns
+    -----
+    UserWarning
+        The network ends in a softmax or the like, which is left out.
+
     Raises
     ------
     NotImplementedError
         A layer, function or forward that cannot be converted; names it and its place.
     ValueError
-        `ann` does not take the batch, or has no ReLU.
+        `ann` does not take the batch, has no ReLU, or weights that are no numbers.
     """
     try:
         net = copy.deepcopy(ann).eval()
@@ -156,10 +185,16 @@ def read(ann: nn.Module, batch: Tensor) -> fx.GraphModule:
                 f"{type(ann).__name__} does not take a batch of shape {tuple(batch.shape)} of the "
                 f"calibration loader ({type(error.__cause__ or error).__name__}: {error.__cause__ or error})"
             ) from error
-        reading = _Reader(module).graph_module()
+        reader = _Reader(module)
+        reading = reader.graph_module()
         if not any(isinstance(layer, Rectifier) for layer in reading.children()):
             raise ValueError(f"{type(ann).__name__} has no ReLU, so there is nothing to convert to neurons")
-        found = reading(batch)
+        found = reader.readout(reading(batch))
+    if not bool(torch.isfinite(expected).all()):
+        raise ValueError(
+            f"{type(ann).__name__} gives NaN or infinity for a batch of the calibration loader, though its "
+            "weights are finite; look at the scale of its weights and inputs"
+        )
     close = max(1e-3, 8 * torch.finfo(expected.dtype).eps)
     if not torch.allclose(expected, found, rtol=close, atol=close * float(expected.abs().max())):
         raise NotImplementedError(
@@ -179,6 +214,19 @@ class _Reader:
         self.root = nn.Module()
         self.graph = fx.Graph()
         self.known: dict[fx.Node, fx.Node] = {}
+        self.readouts: list[fx.Node] = []
+        """What follows the outputs of the reading, the last first."""
+
+    def readout(self, outputs: Tensor) -> Tensor:
+        """Return what the network makes of the reading's outputs."""
+        for node in reversed(self.readouts):
+            if node.op == "call_module":
+                outputs = self.modules[str(node.target)](outputs)
+            elif node.op == "call_method":
+                outputs = getattr(outputs, str(node.target))(*node.args[1:], **node.kwargs)
+            else:
+                outputs = node.target(outputs, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+        return outputs
 
     def graph_module(self) -> fx.GraphModule:
         inputs = [node for node in self.source.graph.nodes if node.op == "placeholder"]
@@ -187,8 +235,11 @@ class _Reader:
             raise NotImplementedError(
                 f"a network of {len(used)} inputs cannot be converted; give it one tensor"
             )
+        self._find_readout()
         for node in self.source.graph.nodes:
-            if node.op == "placeholder":
+            if node in self.readouts:
+                self.known[node] = self._input(node)
+            elif node.op == "placeholder":
                 if node in used:
                     self.known[node] = self._noted(self.graph.placeholder("x"), node)
             elif node.op == "output":
@@ -201,6 +252,35 @@ class _Reader:
             elif _is_tensor(node):
                 self._read(node)
         return fx.GraphModule(self.root, self.graph)
+
+    def _find_readout(self) -> None:
+        """Note the softmax or the like that the network ends in, and say that it is left out."""
+        node = next(node for node in self.source.graph.nodes if node.op == "output").args[0]
+        while isinstance(node, fx.Node) and len(node.users) == 1 and node.args:
+            layer = self.modules.get(str(node.target)) if node.op == "call_module" else None
+            name = type(layer).__name__ if isinstance(layer, READOUTS) else _READOUTS.get(node.target)
+            if name is None and not isinstance(layer, OMITTED):
+                break
+            if name is not None:
+                self._by_class(node, name, layer)
+                self.readouts.append(node)
+                warnings.warn(
+                    f"{name} {_where(node)} is left out of the spiking network: the prediction (argmax) is "
+                    "the same; for its values, apply it to the mean of the outputs over steps",
+                    stacklevel=7,
+                )
+            node = node.args[0]
+
+    def _by_class(self, node: fx.Node, name: str, layer: nn.Module | None) -> None:
+        """Refuse a softmax over anything but the classes of a sample."""
+        if "softmax" not in name.lower():
+            return
+        dims = len(_shape(node))
+        dim: Any = layer.dim if layer is not None else node.kwargs.get("dim", (*node.args[1:], None)[0])
+        if dim is None:  # as in torch
+            dim = 0 if dims in (1, 3) else 1
+        if dim % dims != 1:
+            self._refuse(node, f"a {name} over dimension {dim} of {tuple(_shape(node))}, not over classes,")
 
     def _read(self, node: fx.Node) -> None:
         if node.op == "call_module":
@@ -215,10 +295,14 @@ class _Reader:
             self.known[node] = self._input(node)
         elif isinstance(layer, nn.ReLU):
             self._rectify(node, path, layer.inplace)
+        elif isinstance(layer, nn.Hardtanh) and layer.min_val == 0:  # ReLU6 is one
+            self._rectify(node, path, layer.inplace, layer.max_val)
         elif isinstance(layer, SYNAPSES):
             self._expect(node, layer)
+            _finite(path, layer)
             self._module(node, path, _fresh(layer))
         elif isinstance(layer, NORMS):
+            _finite(path, layer)
             self._normalise(node, path, layer)
         elif isinstance(layer, (*AVERAGES, *MAXIMA)):
             if getattr(layer, "return_indices", False):
@@ -235,8 +319,12 @@ class _Reader:
         if target in _RELUS:
             inplace = target in (functional.relu_, torch.relu_, "relu_") or bool(node.kwargs.get("inplace"))
             self._rectify(node, _place(node), inplace or node.args[1:2] == (True,))
+        elif target in _CLIPS:
+            self._clip(node)
         elif target in _ADDS:
             self._add(node)
+        elif target in _CATS:
+            self._concatenate(node)
         elif target in _RESHAPES:
             self._flatten(node, node.name)
         elif target in _DROPOUTS or target in _COPIES:
@@ -264,11 +352,35 @@ class _Reader:
                 node, f"{type(layer).__name__} on an input of shape {shape}, not of {dims} dimensions,"
             )
 
-    def _rectify(self, node: fx.Node, path: str, inplace: bool) -> None:
+    def _rectify(self, node: fx.Node, path: str, inplace: bool, limit: float = math.inf) -> None:
         before = self._input(node)
-        self._module(node, path, Rectifier(path))
+        self._module(node, path, Rectifier(path, limit))
         if inplace:
             self._overwrite(before, self.known[node])
+
+    def _clip(self, node: fx.Node) -> None:
+        """Read relu6 and hardtanh as functions."""
+        given = dict(zip(("input", "min_val", "max_val", "inplace"), node.args, strict=False)) | node.kwargs
+        if node.target is functional.relu6:
+            given = dict(zip(("input", "inplace"), node.args, strict=False)) | node.kwargs
+            given |= {"min_val": 0.0, "max_val": 6.0}
+        if given.get("min_val", -1.0) != 0:
+            self._refuse(node, "hardtanh")
+        inplace = node.target is functional.hardtanh_ or bool(given.get("inplace", False))
+        self._rectify(node, _place(node), inplace, float(given.get("max_val", 1.0)))  # type: ignore[arg-type]
+
+    def _concatenate(self, node: fx.Node) -> None:
+        terms: Any = node.kwargs.get("tensors", node.args[0] if node.args else ())
+        dim: Any = node.kwargs.get("dim", node.kwargs.get("axis", node.args[1] if len(node.args) > 1 else 0))
+        dims = len(_shape(node))
+        if not all(isinstance(term, fx.Node) and _is_tensor(term) for term in terms):
+            self._refuse(node, "a concatenation of anything but tensors")
+        if dim % dims != 1:
+            self._refuse(node, f"a concatenation along dimension {dim}, not along channels (1),")
+        known = tuple(self.known[term] for term in terms)
+        new = self._noted(self.graph.call_function(torch.cat, (known, 1 - dims)), node)
+        new.meta["path"] = _place(node)
+        self.known[node] = new
 
     def _add(self, node: fx.Node) -> None:
         terms = [node.kwargs.get("input", node.args[0] if node.args else None)]
@@ -365,23 +477,49 @@ class _Reader:
                 self.known[source] = after
 
     def _refuse(self, node: fx.Node, what: str) -> Any:
-        place = f"at {str(node.target)!r}" if node.op == "call_module" else f"in the forward ({_place(node)})"
-        remedy = REMEDY
         layer = self.modules.get(str(node.target)) if node.op == "call_module" else None
         name = type(layer).__name__ if layer is not None else what
-        if name in _ACTIVATIONS or name.lower() in _ACTIVATION_FUNCTIONS:
-            remedy = "only ReLU has spiking neurons for its equal; train the network with nn.ReLU"
-        raise NotImplementedError(f"{what} {place} cannot be converted; {remedy}")
+        remedy = _REMEDIES.get(name.lower().replace("_", ""), REMEDY)
+        raise NotImplementedError(f"{what} {_where(node)} cannot be converted; {remedy}")
 
 
-_ACTIVATIONS = {name for name in dir(nn.modules.activation) if name[:1].isupper()}
-_ACTIVATION_FUNCTIONS = {name.lower() for name in _ACTIVATIONS} | {
-    "leaky_relu",
-    "relu6",
-    "tanh",
-    "sigmoid",
+_NEGATIVE = [
+    "celu",
+    "elu",
+    "gelu",
     "hardtanh",
+    "hardswish",
+    "leakyrelu",
+    "mish",
+    "prelu",
+    "rrelu",
+    "selu",
+    "silu",
+]
+_LAST = ["logsigmoid", "logsoftmax", "sigmoid", "softmax", "tanh"]
+_ONLY = "only ReLU and ReLU6 have spiking neurons for their equal; train the network with nn.ReLU"
+_REMEDIES = {name.lower(): _ONLY for name in dir(nn.modules.activation) if name[:1].isupper()}
+_REMEDIES |= {
+    name: f"below zero it gives values that firing rates cannot stand for; {_ONLY}" for name in _NEGATIVE
 }
+_REMEDIES |= {name: f"it can be left out as the last layer alone; {_ONLY}" for name in _LAST}
+
+
+def _where(node: fx.Node) -> str:
+    return f"at {str(node.target)!r}" if node.op == "call_module" else f"in the forward ({_place(node)})"
+
+
+def _finite(path: str, layer: nn.Module) -> None:
+    """Raise, naming the layer, where its weights or statistics are no numbers."""
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        value = getattr(layer, name, None)
+        if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+            raise ValueError(
+                f"{name} of {type(layer).__name__} at {path!r} contains NaN or infinity, as after a training "
+                "that diverged; give a network that was trained to the end"
+            )
+        if name == "running_var" and isinstance(value, Tensor) and bool((value < 0).any()):
+            raise ValueError(f"running_var of {type(layer).__name__} at {path!r} is negative; train it anew")
 
 
 def _fresh(layer: nn.Module) -> nn.Module:

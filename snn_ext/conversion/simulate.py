@@ -8,12 +8,12 @@ step.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_arg
 
 from .. import functional
 from ..coding import at_most, check_coding, check_seed, check_steps, parts
@@ -66,7 +66,7 @@ class Run:
             elif node.op == "call_module":
                 values[node] = self._layer(str(node.target), values[node.args[0]])
             else:
-                values[node] = operator.add(*(values[term] for term in node.args))
+                values[node] = node.target(*map_arg(node.args, values.__getitem__), **node.kwargs)
             for source in node.all_input_nodes:
                 if self.last[source] is node:
                     del values[source]

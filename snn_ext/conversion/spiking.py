@@ -24,6 +24,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -165,6 +166,9 @@ class _Assembly:
         if node.op == "output":
             self._convert(node, node.args[0], units, self.one)  # type: ignore[arg-type]
             return self.one
+        if node.target is torch.cat:
+            terms: Any = node.args[0]
+            return torch.cat([self._by_channel(term, units[term]) for term in terms])
         if node.op == "call_function":
             unit = self._wanted(node)
             for term in dict.fromkeys(node.args):
@@ -185,6 +189,21 @@ class _Assembly:
             return units[source].repeat_interleave(shape[2:].numel())
         return units[source]  # pooling works channel by channel
 
+    def _by_channel(self, node: fx.Node, unit: Tensor) -> Tensor:
+        like = next(iter(self.layers.values())).unit
+        return unit.to(like).expand(node.meta["shape"][1])
+
+    def _slices(self, cat: fx.Node, node: fx.Node) -> list[slice]:
+        """Return which channels of a concatenation `node` gives; it may be there more than once."""
+        found, start = [], 0
+        terms: Any = cat.args[0]
+        for term in terms:
+            stop = start + term.meta["shape"][1]
+            if term is node:
+                found.append(slice(start, stop))
+            start = stop
+        return found
+
     def _wanted(self, node: fx.Node) -> Tensor:
         """Return the unit in which all who take from `node` want it, or 1 if they disagree."""
         found = self._demands(node)
@@ -199,6 +218,9 @@ class _Assembly:
                 found.append(self.one)
             elif isinstance(layer, Rectifier):
                 found.append(self.layers[str(user.target)].unit)
+            elif user.target is torch.cat:
+                for unit in self._demands(user):
+                    found += [unit[part] if unit.dim() else unit for part in self._slices(user, node)]
             elif user.op == "call_function":
                 found.append(self._wanted(user))
             elif isinstance(layer, (*AVERAGES, *MAXIMA)):
@@ -227,7 +249,7 @@ class _Assembly:
         source = node.args[0]
         assert isinstance(source, fx.Node)
         place = source
-        while place.op == "call_function" and len(place.users) == 1:
+        while place.target is operator.add and len(place.users) == 1:
             choices = [
                 term
                 for term in place.args
@@ -285,6 +307,8 @@ def input_norms(reading: fx.GraphModule) -> dict[str, Tensor]:
         if node.op == "call_function" and node.target is operator.add:
             parts = [part for part in map(fourth_power, node.args) if part is not None]  # type: ignore[arg-type]
             return torch.stack(parts).sum(0) if parts else None
+        if node.target is torch.cat:
+            return _joined(node, fourth_power)
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, SYNAPSES):
             return l4_norm(layer.weight).double() ** 4
@@ -307,6 +331,21 @@ def input_norms(reading: fx.GraphModule) -> dict[str, Tensor]:
                 like.new_zeros(node.meta["shape"][1]) if power is None else (power**0.25).to(like)
             )
     return found
+
+
+def _joined(node: fx.Node, power: Callable[[fx.Node], Tensor | None]) -> Tensor | None:
+    """Return the powers of a concatenation, zero where a branch has none."""
+    terms: Any = node.args[0]
+    found = [power(term) for term in terms]
+    known = next((part for part in found if part is not None), None)
+    if known is None:
+        return None
+    return torch.cat(
+        [
+            known.new_zeros(term.meta["shape"][1]) if part is None else part
+            for term, part in zip(terms, found, strict=True)
+        ]
+    )
 
 
 __all__ = ["MaxPool", "Neurons", "Spiking", "assemble", "converted", "fitted", "input_norms"]

@@ -104,6 +104,17 @@ def spiking(net: nn.Module, needed: bool = True) -> list[Layer]:
     return found
 
 
+def refuse_spiking(net: nn.Module) -> None:
+    """Raise if `net` has spiking layers, where a network without is to be converted into one."""
+    for name, module in net.named_modules():
+        if _described(name, module) is not None:
+            kind = f"{type(module).__module__.partition('.')[0]}'s {type(module).__name__}"
+            raise ValueError(
+                f"{type(net).__name__} is a spiking network already: layer {name or 'itself'!r} is {kind}; "
+                "give the ReLU network that it comes from"
+            )
+
+
 def _described(name: str, module: nn.Module) -> Layer | None:
     for face in faces():
         layer = face.describe(name, module)

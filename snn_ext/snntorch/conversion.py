@@ -12,6 +12,7 @@ from .. import checks
 from ..conversion import Options, Report, report, simulate
 from ..conversion.convert import RESETS, prepare
 from ..conversion.spiking import MaxPool, Spiking, converted
+from ..conversion.words import known_words
 from ..surrogate import ATan
 from ._base import register_copy
 from .neurons import SoftResetMPR, reset
@@ -19,6 +20,16 @@ from .neurons import SoftResetMPR, reset
 __all__ = ["SpikeCountMaxPool", "accuracy_curve", "conversion_report", "convert", "multi_step"]
 
 
+@known_words(
+    decay="beta",
+    tau="beta, the fraction of the potential kept per step",
+    reset="reset_mechanism",
+    v_reset="reset_mechanism",
+    steps="num_steps",
+    T="num_steps",
+    dataloader="calibration",
+    neuron_factory="nothing: neurons are snn.Leaky and SoftResetMPR; in SpikingJelly they can be chosen",
+)
 def convert(
     ann: nn.Module,
     calibration: Iterable[Any],
@@ -71,6 +82,13 @@ def convert(
 
     Notes
     -----
+    The converted weights are frozen (``requires_grad`` is False), so that an optimizer does not change
+    them unasked; ``net.requires_grad_(True)`` lets all of them learn, through the neurons' surrogates,
+    when the network is called step by step (`multi_step` runs without gradients).
+
+    A network that ends in a softmax, log-softmax or sigmoid is converted without it: the prediction is
+    the same, and its values are those of the mean of the outputs over steps.
+
     `export_to_nir` takes networks converted with ``reset_mechanism="zero"``, which is the reset that NIR has,
     and refuses others.  Copies of the network are reset by `snn_ext.snntorch.reset`; ``snntorch.utils.reset``
     does not reach copies of ``snn.Leaky`` itself.
@@ -190,6 +208,7 @@ def multi_step(net: fx.GraphModule, x_seq: Tensor) -> Tensor:
     return simulate.multi_step(net, _FIRE, x_seq)
 
 
+@known_words(steps="num_steps", T="num_steps", dataloader="loader")
 def accuracy_curve(
     net: fx.GraphModule,
     loader: Iterable[tuple[Tensor, Tensor]],
@@ -226,6 +245,7 @@ def accuracy_curve(
     )
 
 
+@known_words(steps="num_steps", T="num_steps", loader="images, one batch")
 def conversion_report(
     net: fx.GraphModule,
     images: Tensor,

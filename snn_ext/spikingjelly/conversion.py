@@ -14,6 +14,7 @@ from .. import checks
 from ..conversion import Options, Report, graph, report, simulate
 from ..conversion.convert import Conversion
 from ..conversion.spiking import MaxPool, Spiking, converted
+from ..conversion.words import known_words
 from ._compat import Converter, Recipe
 
 __all__ = ["Converter", "L4Recipe", "SpikeCountMaxPool", "accuracy_curve", "conversion_report", "multi_step"]
@@ -65,6 +66,13 @@ class L4Recipe(Recipe):
 
     Notes
     -----
+    The converted weights are frozen (``requires_grad`` is False; those of the native recipes are not), so
+    that an optimizer does not change them unasked; ``net.requires_grad_(True)`` lets all of them learn,
+    through the neurons' surrogates (`multi_step` runs without gradients).
+
+    A network that ends in a softmax, log-softmax or sigmoid is converted without it: the prediction is
+    the same, and its values are those of the mean of the outputs over steps.
+
     The converted network is a ``torch.fx.GraphModule`` of SpikingJelly's own layers, in single- or multi-step
     mode (``functional.set_step_mode``), reset by ``functional.reset_net``.  Max pooling becomes
     `SpikeCountMaxPool`.  The ANN is not touched.  SpikingJelly 0.0.0.0.14 has no recipes; there, use the
@@ -86,6 +94,15 @@ class L4Recipe(Recipe):
     torch.Size([32, 2])
     """
 
+    @known_words(
+        decay="tau, the time constant in steps",
+        beta="tau, the time constant in steps",
+        reset_mechanism="reset",
+        v_reset="reset: None is 'subtract', 0.0 is 'zero'",
+        steps="T",
+        num_steps="T",
+        calibration="dataloader",
+    )
     def __init__(
         self,
         dataloader: Iterable[Any],
@@ -289,6 +306,7 @@ def multi_step(net: fx.GraphModule, x_seq: Tensor) -> Tensor:
     return simulate.multi_step(net, _FIRE, x_seq)
 
 
+@known_words(steps="T", num_steps="T", dataloader="loader")
 def accuracy_curve(
     net: fx.GraphModule,
     loader: Iterable[tuple[Tensor, Tensor]],
@@ -326,6 +344,7 @@ def accuracy_curve(
     )
 
 
+@known_words(steps="T", num_steps="T", loader="images, one batch")
 def conversion_report(
     net: fx.GraphModule,
     images: Tensor,

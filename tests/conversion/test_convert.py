@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conversion_nets import NETS, ResNet, sequential, trained
+from conversion_nets import ALL, NETS, Mobile, ResNet, sequential, trained
 from torch import nn
 
 from snn_ext import coding
@@ -50,7 +50,7 @@ def test_equalize_at_full_strength_makes_the_norms_equal(build):
     assert all(layer.l4_spread > 0.02 for layer in converted(plain).values() if layer.l4_mean > 0)
 
 
-@pytest.mark.parametrize("build", NETS)
+@pytest.mark.parametrize("build", ALL)
 def test_rates_come_near_to_the_activations_as_time_goes_on(build):
     net, images = trained(build, dtype=torch.float64)
     images = images[:8]
@@ -409,3 +409,74 @@ def test_a_conversion_is_the_same_every_time():
         first.state_dict().items(), second.state_dict().items()
     ):
         assert torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("rule", ["none", "scale", "equalize", "threshold"])
+def test_a_clipped_neuron_stands_for_no_more_than_its_limit(rule):
+    net, images = trained(Mobile)
+    conversion = Conversion(net, images.split(16), progress=False)
+    options = Options(**{**PLAIN, "rule": rule, "strength": 1.0, "percentile": 1.0})
+    for name, limit in conversion.limits.items():
+        assert conversion._neurons(name, options).worth.max() <= limit
+    assert set(conversion.limits.values()) == {6.0, 0.2, 0.1}
+
+
+def test_activations_that_overflow_on_calibration_data_are_refused_by_layer():
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        net[0].weight.fill_(1e38)
+    images = [torch.full((4, 4), 1e-3), torch.full((4, 4), 1e3)]
+    with pytest.raises(ValueError, match="the ReLU at '1' gives NaN or infinity on calibration data"):
+        prepare(net, images, Options(progress=False, coding="direct"))
+
+
+@pytest.mark.parametrize(
+    ("loader", "error", "match"),
+    [
+        (
+            [(torch.rand(4, 3, 16, 16), torch.zeros(3))],
+            ValueError,
+            r"labels has shape \(3,\).*one label an im",
+        ),
+        ([(torch.rand(4, 3, 16, 16), torch.zeros(1))], ValueError, r"labels has shape \(1,\)"),
+        ([(torch.rand(4, 3, 16, 16), torch.zeros(4, 5))], ValueError, r"labels has shape \(4, 5\)"),
+        ([(torch.rand(4, 3, 16, 16), torch.full((4,), 5))], ValueError, "value of 5, but .* labelled 0 to 4"),
+        ([(torch.rand(4, 3, 16, 16), torch.full((4,), -1))], ValueError, "value of -1, but"),
+        ([torch.rand(4, 3, 16, 16)], TypeError, "must yield pairs of tensors.*got a Tensor"),
+        (torch.rand(4, 3, 16, 16), TypeError, "must yield pairs of tensors"),
+        ([(torch.rand(4, 3, 16, 16), [0, 1, 2, 3])], TypeError, "must yield pairs of tensors"),
+    ],
+)
+def test_labels_that_are_none_of_the_outputs_are_refused(loader, error, match):
+    net, images = trained(sequential)
+    spiking = prepare(net, images.split(16), Options(progress=False))
+    with pytest.raises(error, match=match):
+        simulate.accuracy_curve(spiking, simulate.CORE, lambda: None, loader, 4)
+
+
+def test_outputs_that_are_no_classes_have_no_accuracy():
+    spiking = prepare(
+        nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)),
+        [torch.rand(8, 4)],
+        Options(progress=False),
+    )
+    loader = [(torch.rand(8, 4), torch.zeros(8))]
+    with pytest.raises(ValueError, match=r"outputs of shape \(8, 1\), but accuracy"):
+        simulate.accuracy_curve(spiking, simulate.CORE, lambda: None, loader, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "neurons"), [("resnet18", 17), ("vgg11_bn", 10), ("mobilenet_v2", 35), ("squeezenet1_1", 26)]
+)
+def test_networks_of_torchvision_are_converted(name, neurons):
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    ann = getattr(models, name)(num_classes=7).eval()
+    if name == "vgg11_bn":  # whose linear layers take a minute
+        ann.classifier = nn.Sequential(nn.Linear(25088, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(True))
+    images = torch.rand(4, 3, 40, 40)
+    spiking = prepare(ann, [images], Options(progress=False, fit_offsets=False, percentile=1.0))
+    assert sum(isinstance(layer, Spiking) for layer in spiking.children()) == neurons
+    outputs = simulate.Run(spiking, simulate.CORE)(poisson(images, 3))
+    assert outputs.shape == (3, *ann(images).shape)
+    assert torch.isfinite(outputs).all()

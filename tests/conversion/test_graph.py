@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conversion_nets import NETS, Functional, ResNet, sequential, trained
+from conversion_nets import ALL, Concatenated, Functional, Mobile, ResNet, sequential, trained
 from torch import nn
 from torch.nn import functional as F
 
@@ -13,7 +13,7 @@ from snn_ext.conversion.spiking import input_norms
 from snn_ext.conversion.weights import l4_norm
 
 
-@pytest.mark.parametrize("build", NETS)
+@pytest.mark.parametrize("build", ALL)
 def test_what_is_read_computes_what_the_network_computes(build):
     net, images = trained(build)
     reading = read(net, images[:2])
@@ -22,7 +22,7 @@ def test_what_is_read_computes_what_the_network_computes(build):
     assert not kinds & {nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity, nn.ReLU}
 
 
-@pytest.mark.parametrize("build", NETS)
+@pytest.mark.parametrize("build", ALL)
 def test_the_network_is_not_touched(build):
     net, images = trained(build)
     net.train()
@@ -97,8 +97,25 @@ def branch(net, x):
         (nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU()), "LeakyReLU at '1' .*train the network with nn.ReLU"),
         (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4)), "LayerNorm at '2' cannot be converted"),
         (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False)), "running statistics"),
-        (Forward(lambda net, x: torch.sigmoid(net.fc(x))), "sigmoid in the forward.*only ReLU"),
-        (Forward(lambda net, x: F.leaky_relu(net.fc(x))), "leaky_relu in the forward"),
+        (nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU()), "LeakyReLU at '1' .*below zero it gives values"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Hardtanh()), "Hardtanh at '1' .*below zero"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), nn.Linear(4, 4)), "Sigmoid at '1' .*as the last layer"),
+        (Forward(lambda net, x: net.fc(torch.sigmoid(net.fc(x)))), "sigmoid in the forward.*only ReLU"),
+        (
+            Forward(lambda net, x: net.fc(x).softmax(1) + net.fc(x)),
+            "softmax in the forward.*as the last layer",
+        ),
+        (
+            nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Softmax(0)),
+            "Softmax over dimension 0 .*not over class",
+        ),
+        (Forward(lambda net, x: F.log_softmax(net.fc(x).relu(), dim=0)), "log_softmax over dimension 0"),
+        (Forward(lambda net, x: F.leaky_relu(net.fc(x))), "leaky_relu in the forward.*below zero"),
+        (Forward(lambda net, x: F.hardtanh(net.fc(x))), "hardtanh in the forward.*below zero"),
+        (
+            Forward(lambda net, x: torch.cat((net.fc(x), x)).relu()),
+            "concatenation along dimension 0, not along",
+        ),
         (Forward(lambda net, x: net.fc(x).relu() + 1), "an addition of anything but two tensors"),
         (Forward(lambda net, x: net.fc(x).relu() * x), "mul in the forward"),
         (Forward(lambda net, x: net.fc(x).relu() + net.constant), "tensor 'constant' of the module"),
@@ -179,3 +196,99 @@ def test_a_network_without_relu_or_for_other_inputs_is_refused():
         read(nn.Sequential(nn.Linear(4, 4)), torch.randn(8, 4))
     with pytest.raises(ValueError, match=r"does not take a batch of shape \(8, 5\)"):
         read(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 5))
+
+
+class Ended(nn.Module):
+    """A network that ends in a function."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        self.end = end
+
+    def forward(self, x):
+        return self.end(self.body(x))
+
+
+ENDS = [
+    nn.Softmax(1),
+    nn.Softmax(-1),
+    nn.LogSoftmax(dim=1),
+    nn.Sigmoid(),
+    nn.Tanh(),
+    nn.Sequential(nn.Dropout(), nn.Sigmoid(), nn.Identity()),
+    torch.sigmoid,
+    torch.tanh,
+    lambda x: F.softmax(x, dim=1),
+    lambda x: torch.softmax(x, -1),
+    lambda x: x.softmax(dim=1),
+    lambda x: x.log_softmax(1),
+    lambda x: x.sigmoid(),
+    lambda x: F.logsigmoid(x),
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_follows_the_outputs_and_changes_no_prediction_is_left_out_and_said(end):
+    torch.manual_seed(0)
+    net, x = Ended(end).eval(), torch.randn(8, 4)
+    with pytest.warns(UserWarning, match="is left out of the spiking network: the prediction"):
+        reading = read(net, x)
+    torch.testing.assert_close(reading(x), net.body(x))
+    assert torch.equal(reading(x).argmax(1), net(x).argmax(1))
+
+
+def test_a_hook_before_a_softmax_is_still_seen():
+    net, x = (
+        nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3), nn.Softmax(1)).eval(),
+        torch.randn(8, 4),
+    )
+    net.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2 - 1,))
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(NotImplementedError, match="computes something else"),
+    ):
+        read(net, x)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "place", ["0.weight", "0.bias", "1.weight", "1.running_mean", "1.running_var", "3.bias"]
+)
+def test_weights_that_are_no_numbers_are_refused_by_name(place, value):
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        net.state_dict()[place][1] = value
+    layer, name = place.split(".")
+    kind = type(net[int(layer)]).__name__
+    with pytest.raises(ValueError, match=f"{name} of {kind} at '{layer}' contains NaN or infinity"):
+        read(net, torch.randn(8, 4))
+
+
+def test_numbers_that_overflow_on_the_way_are_refused():
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        net[1].running_var[0] = -2.0
+    with pytest.raises(ValueError, match="running_var of BatchNorm1d at '1' is negative"):
+        read(net, torch.randn(8, 4))
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    with torch.no_grad():
+        net[2].weight.fill_(3e38)
+    with pytest.raises(ValueError, match="Sequential gives NaN or infinity for a batch"):
+        read(net, 1e3 * torch.randn(8, 4))
+
+
+def test_norms_of_concatenated_branches_stand_side_by_side():
+    net, images = trained(Concatenated)
+    layers = dict((reading := read(net, images[:2])).named_children())
+    norms = input_norms(reading)
+    first = [norm for name, norm in norms.items() if layers[name].path.startswith("relu")]
+    sums = l4_norm(net.both.weight) ** 4 + torch.cat([l4_norm(net.two.weight), l4_norm(net.one.weight)]) ** 4
+    torch.testing.assert_close(first[3], sums**0.25)
+    assert not first[2].any()  # behind ReLUs there are no weights
+
+
+def test_clips_are_read_with_their_limits():
+    net, images = trained(Mobile)
+    limits = [layer.limit for layer in read(net, images[:2]).children() if isinstance(layer, Rectifier)]
+    assert limits == [6.0, 6.0, 0.2, 0.1]
