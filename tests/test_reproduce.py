@@ -4,7 +4,9 @@ import dataclasses
 import importlib.util
 import json
 import math
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +24,12 @@ from snn_ext.reproduce import (
     energy,
     energy_report,
     networks,
+    results,
     store,
     training,
 )
+
+TUTORIALS = Path(__file__).parents[1] / "tutorials"
 
 
 @pytest.fixture
@@ -546,3 +551,35 @@ def test_what_is_missing_is_said_in_one_line(tmp_path, capsys, monkeypatch):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "needs torchvision; install with: pip install 'snn-ext[reproduce]'" in err
+
+
+@pytest.mark.parametrize("study", ["conversion", "energy"])
+def test_results_are_found_from_anywhere(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    of_the_repository = TUTORIALS / "results" / f"{study}.json"
+    assert results.find(study) == of_the_repository  # this package runs from it
+    monkeypatch.setattr(results, "ROOT", tmp_path / "site-packages")
+    with pytest.raises(
+        FileNotFoundError, match=f"copy tutorials/results .* or run: snn-ext reproduce {study}"
+    ):
+        results.find(study)
+    monkeypatch.chdir(TUTORIALS)
+    assert results.find(study) == of_the_repository
+    own, below = tmp_path / f"snn-ext-{study}.json", tmp_path / "notes" / "mine"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    for file in (own, own.with_suffix(".png")):
+        with pytest.raises(FileNotFoundError):
+            results.find(study)
+        file.write_text("")
+    assert results.find(study) == own
+
+
+@pytest.mark.parametrize("page", sorted(TUTORIALS.glob("*.ipynb")), ids=lambda page: page.stem)
+def test_every_tutorial_says_first_what_it_needs_and_reads_nothing_from_where_it_is(page):
+    cells = json.loads(page.read_text())["cells"]
+    assert "pip install '.[tutorials]'" in "".join(cells[0]["source"])
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any(re.search(r"""["']\.?/?results/""", source) for source in code)
+    text = page.with_suffix(".py").read_text()
+    assert all(source in text for source in code if not source.startswith("%"))  # jupytext's two halves

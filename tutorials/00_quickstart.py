@@ -15,7 +15,7 @@
 # # Quickstart
 #
 # ```bash
-# pip install '.[all]'      # in a clone of the repository; or '.[snntorch]', or '.[spikingjelly]'
+# pip install '.[tutorials]'      # in a clone of the repository; for your own work '.[all]', '.[snntorch]' or '.[spikingjelly]'
 # ```
 #
 # `snn_ext` adds neurons to the framework that you already use. This page builds one mixed network in each

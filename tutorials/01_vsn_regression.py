@@ -14,6 +14,8 @@
 # %% [markdown]
 # # The variable spiking neuron on regression
 #
+# To run it, install from a clone of the repository: `pip install '.[tutorials]'`.
+#
 # Paper: S. Garg and S. Chakraborty, *Neuroscience inspired scientific machine learning (Part-1): Variable
 # spiking neuron for regression*, [arXiv:2311.09267](https://arxiv.org/abs/2311.09267).
 #

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # Integrate and fire, or burst
 #
+# To run it, install from a clone of the repository: `pip install '.[tutorials]'`.
+#
 # Paper: G. Shen, D. Zhao and Y. Zeng, leaky integrate-and-fire-or-burst (LIFB),
 # [arXiv:2301.12356](https://arxiv.org/abs/2301.12356).
 #

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # Soft reset and the membrane potential rectifier
 #
+# To run it, install from a clone of the repository: `pip install '.[tutorials]'`.
+#
 # Paper: Y. Guo et al., *Reducing information loss for spiking neural networks*, ECCV 2022,
 # [arXiv:2307.04356](https://arxiv.org/abs/2307.04356).
 #

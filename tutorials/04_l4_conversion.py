@@ -14,6 +14,8 @@
 # %% [markdown]
 # # From a ReLU network to a spiking one, with the L4 norm of its weights
 #
+# To run it, install from a clone of the repository: `pip install '.[tutorials]'`.
+#
 # Paper: J. Allred and K. Roy, [arXiv:2111.09446](https://arxiv.org/abs/2111.09446).
 #
 # A trained ReLU network becomes a spiking one when every ReLU is replaced by integrate-and-fire neurons: the rate of spikes stands
@@ -46,7 +48,6 @@
 import json
 import os
 import warnings
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,6 +62,7 @@ import snn_ext.snntorch as in_snntorch
 import snn_ext.spikingjelly as in_spikingjelly
 from snn_ext.conversion import l4_norm, noise_std, poisson
 from snn_ext.reproduce import conversion_report
+from snn_ext.reproduce.results import find
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 SEEDS = range(int(os.environ.get("TUTORIAL_SEEDS", 5)))
@@ -265,8 +267,9 @@ for name in ARMS:
 # percentiles are tuned at T = 16 on training images held out, with the same grid for a rule and its control.
 
 # %%
-results = json.loads(Path("results/conversion.json").read_text())
-Image("results/conversion.png")
+file = find("conversion")
+results = json.loads(file.read_text())
+Image(file.with_suffix(".png"))
 
 # %%
 for kind in results["networks"]:

@@ -14,6 +14,8 @@
 # %% [markdown]
 # # Spikes cost what they drive: the spiking synaptic penalty
 #
+# To run it, install from a clone of the repository: `pip install '.[tutorials]'`.
+#
 # Paper: K. Suetake, T. Ushimaru, R. Saiin and Y. Sawada, [arXiv:2302.01500](https://arxiv.org/abs/2302.01500).
 #
 # On event-driven hardware nothing happens without a spike, and a spike costs one accumulate at each synapse that it drives. So a
@@ -64,6 +66,7 @@ from snn_ext.energy import (
     measure_energy,
 )
 from snn_ext.reproduce import energy_report
+from snn_ext.reproduce.results import find
 from snn_ext.snntorch import reset, synaptic_reg
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -373,8 +376,9 @@ print(energy_report.answer(ours))
 # Two networks, five kinds of neurons, the same paths and the same reading. All of it is in one picture; the tables follow.
 
 # %%
-results = json.loads(Path("results/energy.json").read_text())
-Image("results/energy.png")
+file = find("energy")
+results = json.loads(file.read_text())
+Image(file.with_suffix(".png"))
 
 # %%
 for kind in results["networks"]:
