@@ -24,9 +24,10 @@ from .neurons.lifb import LIFB
 from .neurons.soft_reset_mpr import SoftResetMPR
 from .neurons.vsn import VSN
 from .ops import operators, reference
+from .ops.operators import decompositions
 from .surrogate import ATan, StraightThrough, Surrogate, is_fused
 
-__all__ = ["lifb", "soft_reset_mpr", "vsn"]
+__all__ = ["decompositions", "lifb", "soft_reset_mpr", "vsn"]
 
 Parameter = float | Tensor
 

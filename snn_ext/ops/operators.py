@@ -8,10 +8,12 @@ them: `v0` has the shape of one time step, the state and every parameter share o
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import register_decomposition
 
 from ..neurons.leaky import Leaky, Parameters
 from ..neurons.lifb import LIFB
@@ -81,7 +83,7 @@ def run(
     x_seq = x_seq.unsqueeze(0) if single else x_seq
     if v0 is None:
         v0 = torch.zeros_like(x_seq[0], dtype=reference.compute_dtype(x_seq.dtype))
-    y_seq, v, v_seq, sent = getattr(torch.ops.snn_ext, neuron.name)(
+    y_seq, v, v_seq, sent = _operator(neuron)(
         x_seq,
         v0,
         *values,
@@ -91,8 +93,17 @@ def run(
     return only_step(y_seq) if single else y_seq, v, v_seq, sent if power else None
 
 
+def _operator(neuron: Leaky) -> Any:
+    """Return the operator of `neuron`; for the ONNX exporter by tracing, which asks no table, plain ones."""
+    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+        return torch._decomp.decomposition_table[getattr(torch.ops.snn_ext, neuron.name).default]
+    return getattr(torch.ops.snn_ext, neuron.name)
+
+
 def only_step(y_seq: Tensor) -> Tensor:
     """Return the one step of `y_seq`, as no view of it: whoever gets it may change it in place."""
+    if torch.jit.is_tracing():  # the exporter of ONNX by tracing does not know the other
+        return y_seq.squeeze(0)
     return torch.ops.aten._unsafe_view.default(y_seq, y_seq.shape[1:])
 
 
@@ -279,6 +290,14 @@ def declare(neuron: type[Leaky]) -> None:
     ) -> tuple[Tensor, ...]:
         return tuple(torch.empty_like(tensor) for tensor in arguments[: 2 + count])
 
+    def plain_operators(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        equations, x_seq, v0, p, surrogate, when = unpack(arguments[:-1])
+        return _unrolled(equations, x_seq, v0, p, surrogate, **when, return_v_seq=arguments[-1])
+
+    register_decomposition(getattr(torch.ops.snn_ext, neuron.name).default)(plain_operators)
+    # Shapes come from the fake, whatever the decomposition would say: it unrolls the steps.
+    register_decomposition(getattr(torch.ops.snn_ext, neuron.name).default, type="meta")(forward_fake)
+
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.save_for_backward(*inputs[: 2 + count])
         ctx.options = inputs[2 + count : -1]
@@ -297,6 +316,39 @@ def declare(neuron: type[Leaky]) -> None:
 
     torch.library.register_autograd(name, autograd, setup_context=setup_context)
     torch.library.register_autograd(f"{name}_backward", no_double_backward)
+
+
+def decompositions() -> dict[Any, Any]:
+    """Return the table by which an exported program is brought to plain operators, some for each step.
+
+    As in ``ep.run_decompositions({**torch.export.default_decompositions(), **decompositions()})`` with an
+    ``ep = torch.export.export(net, (x,))``, for inference: events have no surrogate gradient then.  Exporters
+    that go through ``torch._decomp``, as ``torch.onnx.export`` does, find it by themselves.
+    """
+    return torch._decomp.get_decompositions([getattr(torch.ops.snn_ext, neuron.name) for neuron in NEURONS])
+
+
+def _unrolled(
+    neuron: Leaky,
+    x_seq: Tensor,
+    v0: Tensor,
+    p: Parameters,
+    surrogate: Surrogate,
+    *,
+    return_v_seq: bool,
+    reset_delay: bool,
+    power: float,
+    **when: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what the operator of `neuron` does, by plain operators, a few for each step."""
+    spike = surrogate.step if surrogate.spiking else surrogate.primitive
+    steps = list(reference.unroll(neuron, x_seq, v0, p, spike, reset_delay=reset_delay, **when))
+    states = [step.h if reset_delay else step.v_next for step in steps]
+    y_seq = torch.stack([step.y.to(x_seq.dtype) for step in steps])
+    none = x_seq.new_empty(0, dtype=v0.dtype)
+    counts = [neuron.transmitted(step.h, step.o, p, spike, power) for step in steps] if power else [none]
+    v_seq = torch.stack(states) if return_v_seq else none
+    return y_seq, states[-1], v_seq, functools.reduce(torch.add, counts)
 
 
 for _neuron in NEURONS:
