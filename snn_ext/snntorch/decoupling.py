@@ -37,6 +37,16 @@ def _of_both(name: str) -> Any:
     return property(lambda pair: getattr(pair.regular, name), write)
 
 
+def _never(name: str) -> Any:
+    """Return a property that a pair does not have."""
+
+    def write(pair: Any, value: Any) -> None:
+        if value:
+            raise _refusal(name)
+
+    return property(lambda pair: False, write)
+
+
 class DecoupledLIFB(snn.Leaky):
     """A pair of native ``snn.Leaky`` that does what a `LIFB` does, to the last bit.
 
@@ -61,7 +71,7 @@ class DecoupledLIFB(snn.Leaky):
     init_hidden, state_function = _of_regular("init_hidden"), _of_regular("state_function")
     reset_mechanism_val = _of_regular("reset_mechanism_val")
     spike_grad, surrogate_disable = _of_both("spike_grad"), _of_both("surrogate_disable")
-    inhibition = state_quant = property(lambda pair: False, doc="Not of a pair.")
+    inhibition, state_quant = _never("inhibition"), _never("state_quant")
 
     def __init__(self, lifb: LIFB, layout: decoupling.Layout | None = None) -> None:
         nn.Module.__init__(self)

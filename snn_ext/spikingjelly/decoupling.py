@@ -114,13 +114,21 @@ class DecoupledLIFBNode(base.MemoryModule):
         self.v_seq: Tensor | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse what has gone into the next layer."""
+        """Let properties take modules, too, and refuse what has gone into the next layer."""
         if name == "burst_intensity" and self.__dict__.get("layout"):
             raise AttributeError(
                 "burst_intensity was folded into the weights of the next layer; set it before decouple(net), "
                 "or use decouple(net, fold=False)"
             )
-        super().__setattr__(name, value)
+        if isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        """Give SpikingJelly's monitors, some of which ask here at once, what properties give."""
+        own = getattr(type(self), name, None)
+        return own.fget(self) if isinstance(own, property) and own.fget else super().__getattr__(name)
 
     def reset(self) -> None:
         """Reset the potential, and forget ``v_seq``."""
