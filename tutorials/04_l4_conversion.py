@@ -108,12 +108,13 @@ with torch.no_grad():
 # and emit 1. They start at half the threshold, which is the same as to fire at ½ and subtract 1: firing by rounding, the
 # neuron of the [tutorial before this one](03_soft_reset_mpr.ipynb). With `initial=0` they are `snn.Leaky`. A rule is an
 # option, as `rule="scale", strength=0.5`. `conversion_report` says what was done: what a spike is worth in the ANN's units, the L4 norms and their
-# spread, the offset that was fitted to each layer's channels, and how the neurons fire.
+# spread, the offset that was fitted to each layer's channels, how the neurons fire, and what the prediction costs beside the ReLU network's: energy grows
+# with the steps, so accuracy and energy belong together.
 
 # %%
 snn = in_snntorch.convert(ann, calibration, progress=False)
 print(snn, "\n")
-print(in_snntorch.conversion_report(snn, x_test))
+print(in_snntorch.conversion_report(snn, x_test, labels=y_test))
 
 # %% [markdown]
 # In SpikingJelly the conversion is a recipe for its own `ann2snn.Converter` (which 0.0.0.0.14 has not; `snn_ext.spikingjelly`
