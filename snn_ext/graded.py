@@ -104,6 +104,9 @@ KINDS: dict[str, Callable[[Tensor], bool]] = {
     "graded on CUDA": lambda spk: spk.is_cuda and _graded(spk),
 }
 
+LOOKED_AT = 256
+"""Calls whose spikes are all looked at; later ones are so ever more seldom."""
+
 _undo: list[Callable[[], None]] = []
 
 
@@ -111,8 +114,8 @@ def guard(functions: Sequence[Guarded]) -> None:
     """Warn once at each of these functions, when it is given spikes that it does not read right.
 
     No value changes.  Functions of modules that have not been imported are guarded when they are; what a
-    release does not have is left out.  Looks at the first calls, then at every power of two, until it has
-    warned.  `unguard` undoes it.
+    release does not have is left out.  Looks at the first `LOOKED_AT` calls of each, then at those whose
+    number is a power of two, until it has warned.  `unguard` undoes it.
     """
     for function in functions:
         if function.module in sys.modules:
@@ -186,7 +189,7 @@ def _guarded(real: Callable[..., Any], function: Guarded) -> Callable[..., Any]:
         nonlocal warned
         if not warned and not torch.compiler.is_compiling():
             call = next(calls)
-            if not call & (call - 1) and wrong(spikes(arguments, named)):
+            if (call <= LOOKED_AT or not call & (call - 1)) and wrong(spikes(arguments, named)):
                 warned = True
                 warnings.warn(
                     f"{function.name.partition('.')[0]} {function.what}; give it events(spk) of this "
@@ -199,12 +202,12 @@ def _guarded(real: Callable[..., Any], function: Guarded) -> Callable[..., Any]:
     keyword = names[function.spikes] if len(names) > function.spikes else ""
 
     def spikes(arguments: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
-        """Return the spikes, or nothing where they cannot be looked at: in a transform, or a fake tensor."""
+        """Return the spikes, or nothing where they cannot be looked at: in a transform, without data."""
         spk: Any = arguments[function.spikes] if len(arguments) > function.spikes else named.get(keyword)
         if type(spk).__module__ == "numpy":
             return torch.as_tensor(spk)
         plain = type(spk) in (Tensor, torch.nn.Parameter)
-        if not plain or torch._C._functorch.is_functorch_wrapped_tensor(spk):
+        if not plain or spk.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(spk):
             return torch.empty(0)
         return spk.detach()
 

@@ -411,6 +411,39 @@ def test_the_energy_study_runs_writes_draws_and_goes_on_where_it_stopped(
     assert json.loads(json.dumps(again)) == results
 
 
+@pytest.mark.usefixtures("small_energy")
+@pytest.mark.parametrize("name", ["tiny-VSN-0.json", "tiny-LIF-0.pt"])
+def test_the_energy_study_refuses_a_store_that_is_not_its_own_before_any_work(
+    name, folder, tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip("spikingjelly")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(energy, "train", None)
+    work = tmp_path / "work"
+    work.mkdir()
+    arguments = ["reproduce", "energy", "--data", str(folder), "--folder", str(work), "--seeds", "1"]
+    kept = store.Store(work, {"mnist": data.find("mnist", folder).fingerprint})
+    settings, of = energy._about("tiny", name.split("-")[1])
+    for damage, what in (
+        (lambda: (work / name).write_bytes(b""), "cannot be read, is corrupt or foreign"),
+        (lambda: kept.write(name, settings, of, {}), "is not what this study keeps under that name"),
+        (
+            lambda: store.Store(work, {"mnist": "other"}).write(name, settings, of, {}),
+            "another data set than mnist",
+        ),
+    ):
+        damage()
+        assert cli.main(arguments) == 1
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert err.startswith(f"{work / name} ")
+        assert what in err
+    kept.write(name, "other settings", of, {})
+    about = ("tiny", name.split("-")[1], 0)
+    assert energy._kept_network(kept, *about) is None
+    assert energy._kept_outcome(kept, *about)["paths"] == {}
+
+
 def test_the_energy_study_needs_spikingjelly_and_says_so(capsys, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(

@@ -88,14 +88,21 @@ class Store:
         """Write a dictionary: of tensors if `name` ends in ``.pt``, else of numbers, texts, lists."""
         made = {"settings": settings, "data": self.data[data], "versions": self.versions}
         value = {MADE_WITH: made, **value}
-        if name.endswith(".pt"):
-            buffer = io.BytesIO()  # a full disk is an OSError then, whatever torch would make of it
-            torch.save(value, buffer)
-            content = buffer.getvalue()
-        else:
-            content = (json.dumps(value, indent=1) + "\n").encode()
-        with whole(self.folder / name) as part:
-            part.write_bytes(content)
+        (save if name.endswith(".pt") else write)(self.folder / name, value)
+
+
+def write(file: Path, value: Any) -> None:
+    """Write numbers, texts, lists and dictionaries."""
+    with whole(file) as part:
+        part.write_bytes((json.dumps(value, indent=1) + "\n").encode())
+
+
+def save(file: Path, value: Any) -> None:
+    """Write tensors, for ``torch.load``."""
+    buffer = io.BytesIO()  # so that a full disk is an OSError, whatever torch would make of it
+    torch.save(value, buffer)
+    with whole(file) as part:
+        part.write_bytes(buffer.getvalue())
 
 
 def shapes(weights: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
