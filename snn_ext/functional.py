@@ -524,7 +524,7 @@ def _initial_potential(name: str, v0: Tensor | None, x_seq: Tensor) -> Tensor | 
     dtype, shape = reference.compute_dtype(x_seq.dtype), x_seq.shape[1:]
     if not isinstance(v0, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor or None, got {type(v0).__name__}")
-    if v0.dtype != dtype or v0.shape != shape or v0.device != x_seq.device:
+    if v0.dtype != dtype or v0.shape != shape or v0.device != x_seq.device or v0.layout is not torch.strided:
         v0 = fitting(name, checks.floating(name, v0), x_seq).to(dtype).expand(shape)
     if not torch.compiler.is_compiling() and v0.is_inference() and not torch.is_inference_mode_enabled():
         v0 = v0.clone()  # a state left over from torch.inference_mode cannot be kept for a backward pass

@@ -253,7 +253,9 @@ def is_fused(surrogate: object) -> bool:
 
 def from_name(name: str, scale: float, *, spiking: bool = True, strict: bool = False) -> Surrogate:
     """Rebuild a surrogate from what an operator carries: its `name` and its shape parameter."""
-    make: Any = _BY_NAME[name]
+    make: Any = _BY_NAME.get(name)
+    if make is None:
+        raise ValueError(f"surrogate={name!r} is not known; use one of {', '.join(map(repr, _BY_NAME))}")
     return make(scale, spiking=spiking, strict=strict)
 
 

@@ -111,11 +111,24 @@ every_kernel = pytest.mark.parametrize("kernels", KERNELS, ids=lambda kernels: k
 
 
 def both(
-    kernels, equations, x_seq, v0, p, surrogate, when, *, threads=1, potentials=True, wanted=None, power=0.0
+    kernels,
+    equations,
+    x_seq,
+    v0,
+    p,
+    surrogate,
+    when,
+    *,
+    threads=1,
+    potentials=True,
+    wanted=None,
+    power=0.0,
+    until=None,
 ):
     """Run the reference and `kernels`, forward and backward; return all outputs and gradients by name.
 
-    Without `potentials` none are asked for, and no gradients come from them.
+    Without `potentials` none are asked for, and no gradients come from them; `until` a step, gradients come
+    from the emissions before it alone.
     """
     results = []
     torch.set_num_threads(threads)
@@ -129,6 +142,9 @@ def both(
         assert (outputs[3] is not None) == bool(power)
         generator = torch.Generator().manual_seed(0)
         grads = [None if o is None else torch.randn(o.shape, generator=generator).to(o) for o in outputs]
+        if until is not None:
+            grads[0][until:] = 0
+            grads[1:] = [None if grad is None else torch.zeros_like(grad) for grad in grads[1:]]
         gx, gv0, gp = run_by.backward(
             equations,
             *(grads[:3] if potentials else (grads[0], None, None)),

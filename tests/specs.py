@@ -9,6 +9,7 @@ import torch
 from hypothesis import strategies as st
 
 import snn_ext.functional as F
+from snn_ext.ops import reference
 from snn_ext.surrogate import from_name
 
 SCALES = {
@@ -74,7 +75,40 @@ SOFT_RESET_MPR = Spec(
 )
 SPECS = [VSN, LIFB, SOFT_RESET_MPR]
 
+OWN = {
+    VSN: {"activation": "gelu"},
+    LIFB: {"reset_mode": "hard", "v_reset": 0.0},
+    SOFT_RESET_MPR: {"mpr": True, "reset_mode": "soft", "v_reset": 0.0},
+}
+"""The options of each that operators take, in order."""
+
 every_neuron = pytest.mark.parametrize("neuron", SPECS, ids=repr)
+
+
+def arguments(
+    neuron, dtype=torch.float32, *, shape=(5, 3, 4), threshold=(), v_seq=True, grad=True, **options
+):
+    """What an operator takes, in order."""
+    state = reference.compute_dtype(dtype)
+    tensors = [torch.randn(shape, dtype=dtype), torch.randn(shape[1:], dtype=state)]
+    for name, (low, high) in neuron.parameters.items():
+        size = threshold if name == "threshold" else ()
+        tensors.append(torch.rand(size, dtype=state) * (high - low) + low)
+    defaults = {
+        "surrogate": "atan",
+        "scale": 2.0,
+        "spiking": True,
+        "strict": False,
+        "detach_reset": False,
+        "reset_delay": False,
+        "constant_start": False,
+        "power": 0.0,
+    }
+    return (
+        *(t.requires_grad_(grad) for t in tensors),
+        *{**OWN[neuron], **defaults, **options}.values(),
+        v_seq,
+    )
 
 
 def variants(neuron):

@@ -29,6 +29,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+RESETS = ("hard", "soft", "late", "again", "none")
 Parameters = Mapping[str, Tensor]
 Spike = Callable[[Tensor], Tensor]
 Gradients = dict[str, Callable[[], Tensor]]

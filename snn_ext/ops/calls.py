@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..neurons.leaky import Leaky, Parameters
+from ..neurons.leaky import RESETS, Leaky, Parameters
 from ..surrogate import Surrogate
-from .reference import compute_dtype
+from .gate import compute_dtype, settled
 
-# The numbers that c/dynamics.h knows these by.
+# The numbers that c/dynamics.h knows these by, and RESETS.
 NEURONS = ("vsn", "lifb", "soft_reset_mpr")
-RESETS = ("hard", "soft", "late", "again", "none")
 SURROGATES = ("atan", "fast_sigmoid", "sigmoid", "triangular", "rectangular", "straight_through", "mpr")
 ACTIVATIONS = ("identity", "relu", "tanh", "gelu")
 PARAMETERS = 5
@@ -58,7 +58,7 @@ def numbers(
         detach_reset,
         reset_delay,
         constant_start,
-        getattr(neuron, "mpr", False),
+        bool(getattr(neuron, "mpr", False)),
     )
 
 
@@ -218,7 +218,8 @@ class Call(NamedTuple):
         )
 
 
-_CALL = struct.Struct("=15q2d10Q" + "QQqq" * PARAMETERS + "qQQQd")
+_FLAG = "?7x" if sys.byteorder == "little" else "7x?"  # whatever is given, 0 or 1 comes out
+_CALL = struct.Struct("=8q" + _FLAG * 7 + "2d10Q" + "QQqq" * PARAMETERS + "qQQQd")
 _NO_PARAMETER = (0, 0, 1, 1)
 
 
@@ -248,6 +249,7 @@ class Kernels(NamedTuple):
         power: float = 0.0,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Return what `reference.forward` does."""
+        x_seq, v0, *values = settled(x_seq, v0, *[p[name] for name in neuron.parameters])
         flat, dtype = Flat(x_seq), compute_dtype(x_seq.dtype)
         wide = x_seq.dtype if self.half else dtype
         y, v = flat.empty(wide), flat.empty_step(dtype)
@@ -255,8 +257,8 @@ class Kernels(NamedTuple):
         sent = flat.empty_step(dtype) if power else None
         block, segment = self.blocks("forward", flat.steps, dtype.itemsize)
         parameters = []
-        for name in neuron.parameters:
-            value, middle, inner = flat.parameter(p[name])
+        for value in values:
+            value, middle, inner = flat.parameter(value)
             parameters.append(Parameter(value, None, middle, inner))
         self.run(
             Call(
@@ -306,6 +308,8 @@ class Kernels(NamedTuple):
         grad_sent: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Return the gradients of `x_seq`, of `v0` if given, and of the parameters that are `wanted`."""
+        x_seq, v0, *values = settled(x_seq, v0, *[p[name] for name in neuron.parameters])
+        grad_y_seq, grad_v, grad_v_seq, grad_sent = settled(grad_y_seq, grad_v, grad_v_seq, grad_sent)
         flat, dtype = Flat(x_seq), compute_dtype(x_seq.dtype)
         wide = x_seq.dtype if self.half else dtype
         block, segment = self.blocks("backward", flat.steps, dtype.itemsize)
@@ -314,8 +318,8 @@ class Kernels(NamedTuple):
         sums = x_seq.new_empty((len(wanted), count), dtype=torch.float64) if wanted else None
         parameters: list[Parameter] = []
         scalars: list[str] = []
-        for name in neuron.parameters:
-            value, middle, inner = flat.parameter(p[name])
+        for name, value in zip(neuron.parameters, values, strict=True):
+            value, middle, inner = flat.parameter(value)
             gradient = None
             if name in wanted and middle == 1 and sums is not None:
                 gradient = sums[len(scalars)]

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import functools
 import importlib.machinery
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +36,8 @@ GRAIN = 2**15
 
 LIBRARY = "SNN_EXT_NATIVE"
 """An environment variable that names another build of the library, say with sanitizers."""
+
+_NO_MEMORY = 1  # a status of c/cpu.c
 
 _Pointer, _Int64 = ctypes.c_void_p, ctypes.c_int64
 
@@ -99,11 +103,11 @@ def blocks(what: str, steps: int, size: int) -> tuple[int, int]:
     return block, segment
 
 
-def run(call: calls.Call) -> None:
-    """Compute all neurons of a call."""
+def run(call: calls.Call, threads: int = 0) -> None:
+    """Compute all neurons of a call, in as many threads as torch has if not in `threads`."""
     packed = call.packed(stream=call.steps * call.neurons * call.dtype.itemsize >= STREAM)
     function, count, block = _functions[call.what, call.dtype], call.neurons, call.block
-    threads = min(torch.get_num_threads(), call.steps * count // GRAIN, -(-count // block))
+    threads = min(threads or torch.get_num_threads(), call.steps * count // GRAIN, -(-count // block))
     if threads <= 1:
         status = function(packed, 0, count) if count else 0
     else:
@@ -111,13 +115,16 @@ def run(call: calls.Call) -> None:
         if _share_by_openmp is not None:
             status = _share_by_openmp(_openmp, function, packed, chunk, threads)
         else:
-            status = _share(function, packed, count, chunk, threads)
-    if status:
+            status = _share(functools.partial(function, packed), call, chunk, threads)
+    if status == _NO_MEMORY:
         raise MemoryError(f"snn_ext: no memory for the {call.what} pass of {count} neurons")
+    if status:
+        raise ValueError(f"snn_ext: the compiled kernels do not know {call.numbers}; install snn-ext again")
 
 
 _kernels = calls.Kernels(run, blocks, half=False)
-forward, backward = _kernels.forward, _kernels.backward
+forward: Callable[..., Any] = _kernels.forward
+backward: Callable[..., Any] = _kernels.backward
 
 
 _pool: ThreadPoolExecutor | None = None
@@ -125,9 +132,14 @@ _pool_size = 0
 _pool_lock = threading.Lock()
 
 
-def _share(function: Any, packed: bytes, count: int, chunk: int, threads: int) -> int:
-    """Compute a call in this thread and in ``threads - 1`` others; return the largest status."""
-    begins = collections.deque(range(0, count, chunk))
+def _share(function: Callable[[int, int], int], call: calls.Call, chunk: int, threads: int) -> int:
+    """Compute a call in this thread and in ``threads - 1`` others; return the largest status.
+
+    Nobody computes after it has returned or raised.  Each thread holds the call, too: should an interrupt
+    come where no Python code can catch it, what goes on is written to memory that is still the call's.
+    """
+    begins = collections.deque(range(0, call.neurons, chunk))
+    entered, left = [], []  # by helpers
 
     def drain() -> int:
         worst = 0
@@ -136,15 +148,36 @@ def _share(function: Any, packed: bytes, count: int, chunk: int, threads: int) -
                 begin = begins.popleft()
             except IndexError:
                 return worst
-            worst = max(worst, function(packed, begin, min(begin + chunk, count)))
+            worst = max(worst, function(begin, min(begin + chunk, call.neurons)))
 
-    helpers = _submit(drain, threads - 1)
+    def help_out() -> int:
+        entered.append(True)
+        try:
+            return drain()
+        finally:
+            left.append(True)
+
+    helpers = _submit(help_out, threads - 1)
     try:
         worst = drain()
-    finally:  # nobody may go on writing to memory that is given back
+        return max([worst, *(helper.result() for helper in helpers if not helper.cancel())])
+    finally:
         begins.clear()
-        worst_helper = max([helper.result() for helper in helpers if not helper.cancel()], default=0)
-    return max(worst, worst_helper)
+        _wait(lambda: len(left) == len(entered))
+
+
+def _wait(done: Callable[[], bool]) -> None:
+    """Wait, and let an interrupt through only then."""
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            while not done():
+                time.sleep(1e-4)
+            break
+        except BaseException as error:  # a second Ctrl-C, or what another signal's handler raises
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 def _submit(task: Callable[[], int], times: int) -> list[Future[int]]:
@@ -163,10 +196,22 @@ def _submit(task: Callable[[], int], times: int) -> list[Future[int]]:
         return helpers
 
 
+def _in_child(what: str, *arguments: Any, **options: Any) -> Any:
+    """Run a pass in a forked child, where torch's OpenMP may wait for threads that were left behind."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        kernels = _kernels._replace(run=functools.partial(run, threads=threads))
+        return getattr(kernels, what)(*arguments, **options)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _forget() -> None:
     """Threads do not survive a fork, and OpenMP does not start others."""
-    global _pool, _pool_size, _pool_lock, _share_by_openmp
+    global _pool, _pool_size, _pool_lock, _share_by_openmp, forward, backward
     _pool, _pool_size, _pool_lock, _share_by_openmp = None, 0, threading.Lock(), None
+    forward, backward = functools.partial(_in_child, "forward"), functools.partial(_in_child, "backward")
 
 
 if hasattr(os, "register_at_fork"):

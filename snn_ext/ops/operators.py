@@ -1,9 +1,9 @@
 """The operators ``snn_ext::<neuron>`` and ``snn_ext::<neuron>_backward``: schema, shapes and autograd.
 
 `declare` makes both from a neuron of `snn_ext.neurons`, with its `parameters` as tensors and its
-`options`.  The operators are strict about their arguments, unlike `snn_ext.functional`, which prepares
-them: `v0` has the shape of one time step, the state and every parameter share one dtype
-(`reference.compute_dtype`) and every tensor shares one device.
+`options`.  The operators are strict about their arguments (`gate.check`), unlike `snn_ext.functional`, which
+prepares them: `v0` has the shape of one time step, the state and every parameter share one dtype
+(`gate.compute_dtype`) and every tensor shares one device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..neurons.lifb import LIFB
 from ..neurons.soft_reset_mpr import SoftResetMPR
 from ..neurons.vsn import VSN
 from ..surrogate import Surrogate, from_name
-from . import dispatch, reference
+from . import dispatch, gate, reference
 
 NEURONS: tuple[type[Leaky], ...] = (VSN, LIFB, SoftResetMPR)
 
@@ -149,7 +149,7 @@ class _Eager(torch.autograd.Function):
         wanted = [name for name, needs in zip(neuron.parameters, needed, strict=True) if needs]
         grad_y_seq, grad_v, grad_v_seq, grad_sent = grads
         if grad_y_seq is None:
-            grad_y_seq = torch.zeros_like(x_seq)
+            grad_y_seq = x_seq.new_zeros(()).expand_as(x_seq)
         if single:
             x_seq, grad_y_seq = x_seq.unsqueeze(0), grad_y_seq.unsqueeze(0)
         if torch.is_grad_enabled() or not plain(x_seq, v0, *values, *grads):
@@ -232,11 +232,13 @@ def declare(neuron: type[Leaky]) -> None:
         *own, surrogate, scale, spiking, strict, detach_reset, reset_delay, constant_start, power = rest[
             count:
         ]
+        equations, p = neuron(*own), dict(zip(neuron.parameters, rest[:count], strict=True))
+        gate.check(equations, x_seq, v0, p, power)
         return (
-            neuron(*own),
+            equations,
             x_seq,
             v0,
-            dict(zip(neuron.parameters, rest[:count], strict=True)),
+            p,
             from_name(surrogate, scale, spiking=spiking, strict=strict),
             {
                 "detach_reset": detach_reset,
@@ -261,6 +263,7 @@ def declare(neuron: type[Leaky]) -> None:
         grad_y_seq: Tensor, grad_v: Tensor, grad_v_seq: Tensor, grad_sent: Tensor, *arguments: Any
     ) -> tuple[Tensor, ...]:
         equations, x_seq, v0, p, surrogate, when = unpack(arguments[:-1])
+        gate.check_grads(x_seq, v0, grad_y_seq, grad_v, grad_v_seq, grad_sent)
         run_by = _choose(x_seq.device, surrogate, when["power"])
         grad_x, grad_v0, grad_p = run_by.backward(
             equations,
@@ -279,6 +282,7 @@ def declare(neuron: type[Leaky]) -> None:
 
     @torch.library.register_fake(name)
     def forward_fake(x_seq: Tensor, v0: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        unpack((x_seq, v0, *rest[:-1]))
         none, step = x_seq.new_empty(0), x_seq[0]
         v_seq = torch.empty_like(x_seq if rest[-1] else none, dtype=v0.dtype)
         sent = torch.empty_like(step if rest[-2] else none, dtype=v0.dtype)
@@ -288,6 +292,8 @@ def declare(neuron: type[Leaky]) -> None:
     def backward_fake(
         grad_y_seq: Tensor, grad_v: Tensor, grad_v_seq: Tensor, grad_sent: Tensor, *arguments: Any
     ) -> tuple[Tensor, ...]:
+        _, x_seq, v0, *_ = unpack(arguments[:-1])
+        gate.check_grads(x_seq, v0, grad_y_seq, grad_v, grad_v_seq, grad_sent)
         return tuple(torch.empty_like(tensor) for tensor in arguments[: 2 + count])
 
     def plain_operators(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:

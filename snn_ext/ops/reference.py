@@ -31,6 +31,7 @@ from torch import Tensor
 
 from ..neurons.leaky import Gradients, Leaky, Parameters, Spike
 from ..surrogate import Surrogate
+from .gate import compute_dtype, settled
 
 
 class Step(NamedTuple):
@@ -45,11 +46,6 @@ class Step(NamedTuple):
     y: Tensor
     reset: Tensor | None
     v_next: Tensor
-
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of the state for an input of `dtype`: half precisions keep a float32 state."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 def unroll(
@@ -138,6 +134,7 @@ def backward(
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """Return the gradients of `x_seq`, of `v0` if given, and of the parameters that are `wanted`."""
     given, v0 = v0 is not None, start(v0, x_seq)
+    grad_y_seq, grad_v, grad_v_seq, grad_sent = settled(grad_y_seq, grad_v, grad_v_seq, grad_sent)
     spike, slope = _forward_spike(surrogate), surrogate.gradient
     steps = list(unroll(neuron, x_seq, v0, p, spike, detach_reset=detach_reset, reset_delay=reset_delay))
     grad_x_seq = torch.empty_like(x_seq)

@@ -192,6 +192,36 @@ def test_nan_infinity_and_denormals_go_where_they_go_in_the_reference(
 
 
 @every_kernel
+@given(st.data())
+def test_what_is_not_finite_at_random_steps_goes_where_it_goes_in_the_reference(kernels, data):
+    """NaN and infinity at a few steps, smooth or not: the same gradients are NaN, and the others equal."""
+    equations = data.draw(st.sampled_from(EQUATIONS))
+    steps, count = data.draw(st.integers(2, 6)), data.draw(st.integers(1, 5))
+    torch.manual_seed(data.draw(st.integers(0, 2**31)))
+    dtype = data.draw(st.sampled_from([torch.float64, torch.float32]))
+    x_seq, v0, p = tensors(equations, (steps, count), dtype, {"threshold": (count,)})
+    spoiled = st.tuples(st.integers(0, steps - 1), st.integers(0, count - 1))
+    values = (
+        [torch.nan] if getattr(equations, "activation", "") == "gelu" else [torch.nan, torch.inf, -torch.inf]
+    )
+    for at in data.draw(st.lists(spoiled, min_size=1, max_size=3)):
+        x_seq[at] = data.draw(st.sampled_from(values))
+    name, spiking = data.draw(st.sampled_from(sorted(SCALES))), data.draw(st.booleans())
+    surrogate = from_name(name, SCALES[name], spiking=spiking, strict=data.draw(st.booleans()))
+    when = {flag: data.draw(st.booleans()) for flag in WHEN}
+    power = data.draw(st.sampled_from((0.0, 1.0, 2.0) if spiking else (0.0, 1.0)))
+    until = data.draw(st.integers(1, steps))  # the loss knows the steps before
+    potentials = data.draw(st.booleans())
+    expected, found = both(
+        kernels, equations, x_seq, v0, p, surrogate, when, power=power, potentials=potentials, until=until
+    )
+    for key in expected:
+        assert torch.equal(found[key].isnan(), expected[key].isnan()), key
+        finite = ~expected[key].isnan()
+        assert torch.allclose(found[key][finite], expected[key][finite], rtol=1e-3, atol=1e-4), key
+
+
+@every_kernel
 @pytest.mark.parametrize("mode", ["late", "again", "none"])
 @pytest.mark.parametrize("mpr", [True, False])
 def test_resets_that_no_face_asks_for(kernels, mpr, mode):

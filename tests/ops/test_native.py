@@ -4,6 +4,7 @@ import concurrent.futures
 import math
 import multiprocessing
 import os
+import struct
 import subprocess
 import sys
 
@@ -12,7 +13,8 @@ import torch
 from kernels import EQUATIONS, WHEN, Native, both, every_equation, tensors
 from specs import VSN, every_neuron
 
-from snn_ext.ops import dispatch, native
+from snn_ext.neurons.soft_reset_mpr import SoftResetMPR
+from snn_ext.ops import calls, dispatch, native
 from snn_ext.surrogate import from_name
 
 pytestmark = pytest.mark.skipif(bool(native.why_not), reason=f"no compiled kernels: {native.why_not}")
@@ -108,6 +110,81 @@ def test_a_forked_child_has_threads_of_its_own(monkeypatch, threads):
     assert found == expected.tolist()
 
 
+_GRADIENTS_IN_A_CHILD = """
+import os, sys, torch, snn_ext.functional as F
+torch.set_num_threads(2)
+x_seq = torch.linspace(-1, 2, 4 * 100_000)
+cases = ((torch.tensor(0.4), (4, 100_000)), (torch.full((50_000,), 0.4), (4, 2, 50_000)))
+weights = torch.ones(100_000)
+
+def gradients():  # of potentials alone, and summed over a batch: where torch would take several threads
+    found = []
+    for threshold, shape in cases:
+        x, threshold = (tensor.detach().requires_grad_() for tensor in (x_seq.view(shape), threshold))
+        _, v = F.vsn(x, decay=0.5, threshold=threshold)
+        v.backward(weights[: v.numel()].view(v.shape))
+        found += [grad.flatten()[i].item() for grad in (x.grad, threshold.grad) for i in (0, -1)]
+    return found
+
+expected = gradients()
+(x_seq * 2).sum()  # and torch has used its threads
+child = os.fork()
+if child == 0:
+    os._exit(gradients() != expected)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_the_backward_pass_does_not_hang_in_a_forked_child():
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-W", "ignore", "-c", _GRADIENTS_IN_A_CHILD]
+    subprocess.run(command, check=True, env=environment, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"neuron": 3},
+        {"neuron": -1},
+        {"reset": 5},
+        {"activation": 4},
+        {"surrogate": 7},
+        {"neuron": 0, "mpr": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("what", ["forward", "backward"])
+@pytest.mark.parametrize("size", [64, 2**18])
+def test_unknown_numbers_run_no_other_neuron(what, wrong, size, threads):
+    numbers = calls.numbers(EQUATIONS[-1], from_name("atan", 2.0), False, False, False)._replace(**wrong)
+    x = torch.rand(2, size)
+    step, sequence = torch.rand(size), torch.full((2, size), 7.0)
+    memory = {"y": sequence, "v": step} if what == "forward" else {"gy": x, "gx": sequence, "gv0": step}
+    values = [calls.Parameter(torch.tensor(0.5), None, 1, 1)] * 4
+    call = calls.Call(
+        what, x.dtype, 2, size, 256, 2, numbers, False, 2.0, 0.0, x, None, parameters=values, **memory
+    )
+    torch.set_num_threads(2)
+    with pytest.raises(ValueError, match="the compiled kernels do not know Numbers"):
+        native.run(call)
+    torch.set_num_threads(1)
+    assert (sequence == 7).all()
+
+
+@pytest.mark.parametrize("flag", [2, 256, 2**40, 1.0, "yes"])
+def test_a_flag_is_packed_as_a_truth_value(flag):
+    def packed(flag):
+        equations = SoftResetMPR(mpr=flag)
+        numbers = calls.numbers(equations, from_name("atan", 2.0), flag, flag, flag)
+        x = torch.zeros(1, 1)
+        return calls.Call("forward", x.dtype, 1, 1, 1, 1, numbers, flag, 2.0, 0.0, x, None).packed()[:120]
+
+    assert packed(flag) == packed(True)
+    assert struct.unpack("=7q", packed(True)[64:]) == (1, 0, 1, 1, 1, 1, 1)
+    assert struct.unpack("=7q", packed(0)[64:]) == (1, 0, 0, 0, 0, 0, 0)
+
+
 @every_neuron
 def test_the_operator_runs_natively_on_the_cpu(neuron, monkeypatch):
     monkeypatch.delenv(dispatch.VARIABLE, raising=False)
@@ -122,7 +199,8 @@ def test_the_operator_runs_natively_on_the_cpu(neuron, monkeypatch):
 def test_without_compiled_kernels_the_reference_runs_and_says_so_once():
     code = """
 import warnings, torch
-from snn_ext.ops import dispatch, native
+from snn_ext.neurons.soft_reset_mpr import SoftResetMPR
+from snn_ext.ops import calls, dispatch, native
 native.why_not = "it was not compiled at installation"
 import snn_ext.functional as F
 with warnings.catch_warnings(record=True) as seen:

@@ -2,42 +2,10 @@
 
 import pytest
 import torch
-from specs import LIFB, SOFT_RESET_MPR, SPECS, VSN, every_neuron
+from specs import LIFB, OWN, SOFT_RESET_MPR, SPECS, VSN, arguments, every_neuron
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from snn_ext.ops import dispatch, operators, reference
-
-OWN = {
-    VSN: {"activation": "gelu"},
-    LIFB: {"reset_mode": "hard", "v_reset": 0.0},
-    SOFT_RESET_MPR: {"mpr": True, "reset_mode": "soft", "v_reset": 0.0},
-}
-
-
-def arguments(
-    neuron, dtype=torch.float32, *, shape=(5, 3, 4), threshold=(), v_seq=True, grad=True, **options
-):
-    state = reference.compute_dtype(dtype)
-    tensors = [torch.randn(shape, dtype=dtype), torch.randn(shape[1:], dtype=state)]
-    for name, (low, high) in neuron.parameters.items():
-        size = threshold if name == "threshold" else ()
-        tensors.append(torch.rand(size, dtype=state) * (high - low) + low)
-    defaults = {
-        "surrogate": "atan",
-        "scale": 2.0,
-        "spiking": True,
-        "strict": False,
-        "detach_reset": False,
-        "reset_delay": False,
-        "constant_start": False,
-        "power": 0.0,
-    }
-    return (
-        *(t.requires_grad_(grad) for t in tensors),
-        *{**OWN[neuron], **defaults, **options}.values(),
-        v_seq,
-    )
-
+from snn_ext.ops import dispatch, operators
 
 COMMON = [
     {},

@@ -1,8 +1,10 @@
 /* The CPU implementation: plain C, without torch, Python or threads of its own.
  *
  * snn_ext_forward_f32 and its three siblings compute neurons [begin, end) of a call, which snn_ext/ops/native.py fills
- * in.  Calls on disjoint ranges that begin at multiples of `block` may run at the same time.  They return 0, or 1 if
- * memory ran out. */
+ * in.  Calls on disjoint ranges that begin at multiples of `block` may run at the same time.  They return 0, 1 if
+ * memory ran out, or 2 if the call holds a number that nothing here is known by, and then have done nothing.
+ *
+ * One text for x86-64 and ARM, on Linux, macOS and Windows (gcc or clang): tests/cross_compile.py. */
 
 #include <math.h>
 #include <stdint.h>
@@ -11,6 +13,7 @@
 
 #if defined(_WIN32)
 #define EXPORT __declspec(dllexport)
+EXPORT void *PyInit__native(void) { return NULL; } /* which setuptools tells the linker to export */
 #else
 #define EXPORT __attribute__((visibility("default")))
 #endif
@@ -32,30 +35,38 @@
 #define ALWAYS_INLINE static inline
 #endif
 #define INLINE ALWAYS_INLINE
+#if defined(__clang__)
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 #define FUNCTION static __attribute__((noinline))
 
 #include "call.h"
 
-enum { LINE = 64 }; /* bytes of a line of the cache */
+enum { LINE = 64 };             /* bytes of a line of the cache */
+enum { NO_MEMORY = 1, UNKNOWN }; /* what goes wrong */
 
-/* Copy a row past the cache: rows lie so far apart that a processor would wait for each line before writing to it. */
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
+/* Copy a row past the cache: rows lie so far apart that a processor would wait for each line before writing to it.
+ * By instructions that every x86-64 has; elsewhere into the cache. */
+#if defined(__x86_64__)
+#include <emmintrin.h>
 #define FENCE _mm_sfence()
-static __attribute__((target("avx"), noinline)) void stream(void *to, const void *from, size_t bytes) {
+FUNCTION void copy_out(void *to, const void *from, size_t bytes) {
     char *out = to;
     const char *in = from;
-    size_t head = -(uintptr_t)out & 31;
+    size_t head = -(uintptr_t)out & 15;
     if (head > bytes) head = bytes;
     memcpy(out, in, head);
-    for (; head + 32 <= bytes; head += 32)
-        _mm256_stream_si256((__m256i *)(out + head), _mm256_loadu_si256((const __m256i *)(in + head)));
+    for (; head + 16 <= bytes; head += 16)
+        _mm_stream_si128((__m128i *)(out + head), _mm_loadu_si128((const __m128i *)(in + head)));
     memcpy(out + head, in + head, bytes - head);
 }
 #else
-#define FENCE
-#define stream memcpy
+#define FENCE (void)0
+FUNCTION void copy_out(void *to, const void *from, size_t bytes) { memcpy(to, from, bytes); }
 #endif
 
 #define REAL float
@@ -139,8 +150,8 @@ static void take(void *shared) {
     for (;;) {
         int64_t count = s->call->count, begin = __atomic_fetch_add(&s->next, s->chunk, __ATOMIC_RELAXED);
         if (begin >= count) return;
-        if (s->run(s->call, begin, begin + s->chunk < count ? begin + s->chunk : count))
-            __atomic_store_n(&s->status, 1, __ATOMIC_RELAXED);
+        int status = s->run(s->call, begin, begin + s->chunk < count ? begin + s->chunk : count);
+        if (status) __atomic_store_n(&s->status, status, __ATOMIC_RELAXED);
     }
 }
 

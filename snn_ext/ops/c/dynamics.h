@@ -231,7 +231,8 @@ INLINE REAL NAME(sent)(NAME(Mode) m, NAME(Step) s, NAME(Parameters) p) {
     return m.neuron == LIFB ? s.o + (p.b - 1) * NAME(spike)(m, s.h - p.a) : s.o;
 }
 
-INLINE REAL NAME(raised_slope)(NAME(Mode) m, REAL o) { return m.power == 1 ? (REAL)1 : m.power * o; }
+/* Smooth events, which may be NaN, are raised by the reference alone. */
+INLINE REAL NAME(raised_slope)(NAME(Mode) m, REAL o) { return m.power == 1 || !m.spiking ? (REAL)1 : m.power * o; }
 
 /* ---- backward ---- */
 

@@ -9,7 +9,7 @@
 #include "dynamics.h"
 
 #undef EACH
-#define EACH _Pragma("GCC ivdep") for (int64_t i = 0; i < lanes; i++)
+#define EACH INDEPENDENT for (int64_t i = 0; i < lanes; i++)
 
 /* Bring a row into the cache while the AHEAD rows before it are computed (rows lie too far apart for the processor to
  * guess). */
@@ -127,7 +127,7 @@ ALWAYS_INLINE void NAME(forward_lanes)(NAME(Mode) m, int usual, const Call *c, N
             v[i] = now.next;
         }
         if (m.neuron == VSN && !usual) NAME(activate)(c, y, lanes);
-        if (c->stream) stream(out, y, lanes * sizeof(REAL));
+        if (c->stream) copy_out(out, y, lanes * sizeof(REAL));
         if (c->v_seq && t == c->steps - 1) memcpy(last, state, (size_t)lanes * sizeof(REAL));
     }
 }
@@ -266,7 +266,7 @@ ALWAYS_INLINE void NAME(backward_lanes)(NAME(Mode) m, int usual, const Call *c, 
                 v[i] = g.v;
             }
 #undef BACK
-            if (c->stream) stream(out, gx, lanes * sizeof(REAL));
+            if (c->stream) copy_out(out, gx, lanes * sizeof(REAL));
         }
     }
     if (m.reset_delay && !NAME(waits)(m) && !c->constant_start) {
@@ -345,16 +345,25 @@ static int NAME(usual)(const Call *c) {
            !c->gv_seq;
 }
 
+/* Whether every number of a call is one that something is known by: none may choose another neuron. */
+static int NAME(known)(const Call *c) {
+    long long flags = c->spiking | c->strict | c->detach_reset | c->reset_delay | c->constant_start | c->mpr | c->parameter_grads;
+#define AMONG(number, last) ((unsigned long long)(number) <= (last))
+    return AMONG(c->neuron, MPR) && AMONG(c->reset, NONE) && AMONG(c->surrogate, RECTIFIER) && AMONG(c->activation, GELU) &&
+           AMONG(flags, 1) && (!c->mpr || c->neuron == MPR) && c->steps > 0 && c->segment > 0 && c->block > 0;
+}
+
 #define MODE                                                                                   \
     {c->neuron, c->reset, c->activation, c->surrogate, c->spiking, c->strict, c->detach_reset, \
      c->reset_delay, c->mpr, 0, (REAL)c->scale, (REAL)c->v_reset, (REAL)c->power}
 
 EXPORT CLONES int NAME(snn_ext_forward)(const Call *c, int64_t begin, int64_t end) {
+    if (!NAME(known)(c)) return UNKNOWN;
     NAME(Mode) m = MODE;
     int is_usual = NAME(usual)(c);
     NAME(Scratch) scratch, *s = &scratch;
     void *memory = NAME(allocate)(c, 0, s);
-    if (!memory) return 1;
+    if (!memory) return NO_MEMORY;
     for (int64_t first = begin; first < end; first += c->block) {
         int64_t lanes = end - first < c->block ? end - first : c->block;
         NAME(prepare)(c, s, first, lanes, first == begin);
@@ -366,11 +375,12 @@ EXPORT CLONES int NAME(snn_ext_forward)(const Call *c, int64_t begin, int64_t en
 }
 
 EXPORT CLONES int NAME(snn_ext_backward)(const Call *c, int64_t begin, int64_t end) {
+    if (!NAME(known)(c)) return UNKNOWN;
     NAME(Mode) m = MODE;
     int is_usual = NAME(usual)(c);
     NAME(Scratch) scratch, *s = &scratch;
     void *memory = NAME(allocate)(c, 1, s);
-    if (!memory) return 1;
+    if (!memory) return NO_MEMORY;
     for (int64_t first = begin; first < end; first += c->block) {
         int64_t lanes = end - first < c->block ? end - first : c->block;
         NAME(prepare)(c, s, first, lanes, first == begin);
