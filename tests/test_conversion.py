@@ -330,6 +330,10 @@ def test_other_steps_and_sequences_are_measured_as_asked_and_said(world):
             measure_energy(spiking, [images.expand(3, 20, 16)], steps=3, progress=False)
         with pytest.raises(ValueError, match=r"loader gave shape \(16,\), but .* images of shape \(16,\)"):
             measure_energy(spiking, [images[0]], progress=False)
+    if world.name == "spikingjelly":
+        world.functional.set_step_mode(spiking, "s")
+    inside = measure_energy(nn.Sequential(spiking), [images], progress=False)
+    assert "1 step (fitted for 16), input as given" in str(inside)
     with pytest.raises(ValueError, match="coding='rate'"):
         measure_energy(spiking, [images], coding="rate", progress=False)
 
@@ -362,6 +366,15 @@ def test_the_report_says_what_accuracy_costs(world):
     assert f"accuracy {100 * report.accuracy:.1f} % after 9 steps, images as random spikes" in text
     assert f"energy {energy.total_pj / 1e3:,.2f} nJ over 9 steps" in text
     assert f"as a ReLU network 0.74 nJ: {energy.total_pj / energy.twin_pj:.2f} times" in text
+
+
+def test_where_energy_cannot_be_counted_the_report_says_why_and_the_rest_stands(world):
+    ann, images = trained(sequential, dtype=torch.float32)
+    spiking = world.convert(ann, images.split(16)).bfloat16()
+    report = world.ext.conversion_report(spiking, images.bfloat16(), 2, coding="direct")
+    assert len(report) == 3
+    assert report.energy is None
+    assert "energy is not counted: layer" in str(report)
 
 
 def test_what_a_network_was_fitted_for_is_the_default_everywhere_and_survives_copies(world):

@@ -138,6 +138,6 @@ def measure(
         report.accuracy = (outputs.argmax(1) == labels).float().mean().item()
     try:
         report.energy = measure_energy(net, [images], steps=steps, coding=coding, seed=seed, progress=False)
-    except NotImplementedError as error:
+    except (NotImplementedError, TypeError, ValueError) as error:  # e.g. in half precision
         report.uncounted = str(error)
     return report

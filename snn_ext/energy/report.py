@@ -363,6 +363,10 @@ class _Shown:
         elif self._sequence(x):
             yield from (x,) if self.over_steps else x
         elif self.coding == "poisson" or self.fitted is not None:
+            if not isinstance(x, Tensor):
+                raise TypeError(
+                    f"loader gave a {type(x).__name__}, which is no image to show; give images as tensors"
+                )
             if self._generator is None:
                 self._generator = torch.Generator(x.device).manual_seed(self.seed)
             largest = at_most(self.widest, len(x)) if self.over_steps else 1
@@ -467,6 +471,11 @@ class _Meter:
         counts = sorted(runs / self.samples for runs in self.runs.values())
         return statistics.mode(counts) if counts else 1
 
+    def _fitted(self) -> int | None:
+        """Return for how many steps the network, or one inside it, was converted."""
+        made = (getattr(layer, "converted", None) for layer in self.modules.values())
+        return next((int(found.steps) for found in made if found is not None), None)
+
     def report(self, mac_pj: float, ac_pj: float, shown: _Shown) -> EnergyReport:
         graded = {layer.name for layer in self.wiring.layers if layer.graded}
         rows = []
@@ -490,7 +499,7 @@ class _Meter:
             ac_pj,
             self._steps_run(),
             shown.coding,
-            getattr(shown.fitted, "steps", None),
+            self._fitted(),
             shown.spiking,
             _versions(),
         )
