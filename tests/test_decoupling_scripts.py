@@ -102,6 +102,16 @@ def test_snntorch_what_a_pair_cannot_be_is_refused():
     assert pair.inhibition is False
 
 
+def test_snntorch_the_neurons_of_a_pair_are_counted_and_the_pair_is_not():
+    pytest.importorskip("snntorch")
+    from snn_ext.energy import fan_out
+    from snn_ext.snntorch import LIFB, decouple
+
+    net = nn.Sequential(nn.Linear(6, 8), LIFB(0.5, 0.2, init_hidden=True), nn.Linear(8, 4))
+    seen = fan_out(decouple(net), torch.rand(2, 6))
+    assert {name: int(synapses.sum()) for name, synapses in seen.items()} == {"1.regular": 32, "1.burst": 32}
+
+
 # --- SpikingJelly --------------------------------------------------------------------------------------
 
 

@@ -119,7 +119,8 @@ def test_decoupled_pairs_fire_as_the_lifb_at_ties(face):
         assert torch.equal(face.run(face.ext.decouple(net, fold=False), x_seq), expected)
 
 
-def test_converted_networks_fire_fused_as_step_by_step_at_ties(face):
+@pytest.mark.parametrize("initial", [0.0, 0.5])
+def test_converted_networks_fire_fused_as_step_by_step_at_ties(face, initial):
     ann = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 4, bias=False))
     with torch.no_grad():
         ann[0].weight.copy_(torch.randint(0, 2, (8, 6)) / 4)
@@ -129,7 +130,7 @@ def test_converted_networks_fire_fused_as_step_by_step_at_ties(face):
     x[0] = 1
     loader = [(x, torch.zeros(64, dtype=torch.long))]
     options = {
-        "initial": 0.0,
+        "initial": initial,
         "percentile": 1.0,
         "per_channel": False,
         "fit_offsets": False,
