@@ -496,8 +496,10 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def _spread(node: nir.NIRNode, shape: Shape) -> nir.NIRNode:
     """Return a node of a framework's exporter with one parameter per neuron, and no ``nir.Linear``."""
-    if isinstance(node, nir.Linear):
-        return weights(np.asarray(node.weight), None, shape)
+    if isinstance(node, (nir.Linear, nir.Affine)):
+        return weights(np.asarray(node.weight), getattr(node, "bias", None), shape)
+    if not hasattr(node, "v_threshold"):
+        return node
     values = {f.name: getattr(node, f.name) for f in dataclasses.fields(node) if f.name in _BY_NEURON}
     return type(node)(**{k: np.array(np.broadcast_to(v, shape), np.float32) for k, v in values.items()})
 
