@@ -1,13 +1,17 @@
 """The bench: everything asked for is measured, written and drawn; no test asks how long anything takes."""
 
+import concurrent.futures
 import importlib.util
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import platform
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -251,6 +255,23 @@ def test_what_was_forced_before_is_forced_after(before, monkeypatch):
     with forced("reference"):
         assert os.environ[dispatch.VARIABLE] == "reference"
     assert os.environ.get(dispatch.VARIABLE) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_does_not_reach_the_process_that_measures_memory_and_ends_it(monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    assert memory.apart(signal.getsignal, signal.SIGINT) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is before
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(concurrent.futures.Future, "result", interrupt)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        memory.apart(time.sleep, 500)
+    assert time.monotonic() - begun < 400
+    assert not multiprocessing.active_children()
 
 
 def test_bench_says_in_one_line_what_it_misses(capsys, monkeypatch, tmp_path):

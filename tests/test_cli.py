@@ -186,7 +186,7 @@ def test_an_interrupted_demo_prints_what_was_trained(how, status, word, tmp_path
     assert err == f"snn-ext demo: {word}; the tables above hold what was trained until then\n"
     assert "digits: 4 steps" in out
     assert "saccades: " not in out
-    rows = [line for line in out.splitlines() if " 0." in line]
+    rows = [line for line in out.splitlines() if " + L" in line and " 0." in line]
     assert ["VSN + LIF" in row for row in rows] == [True, False]
     assert "LIFB + LIFB" in rows[1]
     assert list(tmp_path.iterdir()) == []

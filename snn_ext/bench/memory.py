@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,12 +66,37 @@ def measured(
         del os.environ[name]
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            threads = torch.get_num_threads()
-            return process.submit(_measured, framework, steps, neurons, device, threads).result()
+        return apart(_measured, framework, steps, neurons, device, torch.get_num_threads())
     finally:
         del os.environ["MALLOC_MMAP_THRESHOLD_"]
         os.environ.update(before)
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what `function` returns in a process of its own, which an interrupt ends without a word."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        with _deaf():
+            found = process.submit(function, *arguments)
+        try:
+            return found.result()
+        except KeyboardInterrupt:
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment; a process that is started meanwhile ignores it for good."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # only the main thread may
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _measured(
