@@ -59,9 +59,9 @@ from torch import nn
 
 from snn_ext.energy import (
     BalancedSpikePenalty,
-    LinearRamp,
     SynapticPenalty,
     TotalSpikePenalty,
+    WhenLearning,
     fan_out,
     measure_energy,
 )
@@ -227,8 +227,10 @@ print(f"\n{accuracy(net, test):.1f} % right")
 drawn(saving)
 
 # %% [markdown]
-# In snnTorch the network is stepped, and the penalty adds up the steps since the last reset. As a regulariser of snnTorch's training loops
-# (`snntorch.backprop`) it is `synaptic_reg`, whose weight may be a schedule:
+# From scratch a penalty must not come too early: a network that hardly fires has hardly a gradient from its task, and the smallest penalty
+# silences it. `Weighted(penalty)` waits until the task's loss has dropped, weighs the penalty by that loss, and gives way where the
+# task loses ground. In snnTorch the network is stepped, and the penalty adds up the steps since the last reset; `synaptic_reg` is such a weighted
+# penalty in the form of snnTorch's own regularisers, also for the loops of `snntorch.backprop`.
 
 
 # %%
@@ -245,15 +247,16 @@ def step_through(net, x):
     return torch.stack([net(x) for _ in range(STEPS)]).mean(0)
 
 
-for lam in (0.0, 1e-5):
+for lam in (0.0, WhenLearning(share=0.03)):
     torch.manual_seed(0)
     stepped = in_snntorch()
     batches = train.split(64)
     epochs = 2 if SMALL else 8
-    reg = synaptic_reg(stepped, images[:1], Lambda=LinearRamp(lam, steps=epochs * len(batches) // 2))
+    reg = synaptic_reg(stepped, images[:1], Lambda=lam)  # left out: WhenLearning(share=0.01)
     optimizer = torch.optim.AdamW(stepped.parameters(), lr=5e-3)
     for batch in itertools.chain(*[batches] * epochs):
-        loss = nn.functional.cross_entropy(step_through(stepped, images[batch]), labels[batch]) + reg()
+        task = nn.functional.cross_entropy(step_through(stepped, images[batch]), labels[batch])
+        loss = task + reg(task=task)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -261,7 +264,7 @@ for lam in (0.0, 1e-5):
     with torch.no_grad():
         right = (step_through(stepped, images[test]).argmax(1) == labels[test]).double().mean().item()
     print(
-        f"Lambda up to {lam:g}: {sum(row.ac for row in spent.rows) * AC_PJ / 1e3:.2f} nJ a digit for spikes, "
+        f"{lam}: {sum(row.ac for row in spent.rows) * AC_PJ / 1e3:.2f} nJ a digit for spikes, "
         f"{100 * right:.1f} % right"
     )
 

@@ -2,7 +2,7 @@
 
 from .penalties import BalancedSpikePenalty, SpikingActivityLoss, SynapticPenalty, TotalSpikePenalty
 from .report import EnergyReport, EnergyReports, measure_energy
-from .schedules import ConstantLambda, LinearRamp
+from .schedules import ConstantLambda, LinearRamp, Weighted, WhenLearning
 from .synapses import fan_out
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     "SpikingActivityLoss",
     "SynapticPenalty",
     "TotalSpikePenalty",
+    "Weighted",
+    "WhenLearning",
     "fan_out",
     "measure_energy",
 ]

@@ -1,5 +1,8 @@
 r"""Penalties on spikes that are added to a training loss: ``loss = task + lam * penalty()``.
 
+`snn_ext.energy.Weighted` chooses ``lam``, and waits until a network that is trained from scratch has begun to
+learn: see there for why.
+
 .. math::
 
     \Omega = \frac{1}{p\,N} \sum_{t, n, i} \psi_i\, s_{i,n,t}^{\,p}
@@ -50,6 +53,8 @@ _functorch = torch._C._are_functorch_transforms_active
 
 _EXACT = (torch.float32, torch.float64)
 
+_LOOK = 10
+"""Losses from one look at which layers fire to the next: a look waits for what the device computes."""
 _LARGE = 1 << 17
 """Spikes from this number on are counted at once, while they are at hand; fewer, as in a loop, wait."""
 
@@ -122,6 +127,10 @@ class Penalty:
         self._records: dict[bool, dict[str, _Record]] = {True: {}, False: {}}
         """What ran with gradients, and what ran without, by layer."""
         self._taken = False
+        self._last: list[tuple[str, Tensor]] = []
+        """What each layer cost at the last call, by part."""
+        self._calls, self._fired, self._quiet, self._said = 0, set[str](), set[str](), False
+        """Of training: losses taken, layers that have fired, and did not at the last look; a warning."""
         self._layers = [layer for layer in layers.spiking(net) if self._matters(layer)]
         self._ends = [layers.watch(layer, self, p) for layer in self._layers]
 
@@ -145,14 +154,19 @@ class Penalty:
         Raises
         ------
         RuntimeError
-            Nothing has run since the last call, or since the network was reset; or what a layer emitted has
-            been written to before it was counted.
+            Nothing has run since the last call, or since the network was reset; what a layer emitted has been
+            written to before it was counted; or `remove` was called.
 
         Warns
         -----
         UserWarning
-            Gradients are enabled and the network is in training mode, but it ran without.
+            Gradients are enabled and the network is in training mode, but it ran without.  Once, if a layer
+            that has fired falls silent in training.
         """
+        if not self._ends:
+            raise RuntimeError(
+                f"this {type(self).__name__} was removed, and watches the network no longer; build another"
+            )
         for records in self._records.values():
             for layer in self._layers if records else ():
                 if layer.name in records and layer.fresh():
@@ -176,13 +190,57 @@ class Penalty:
                 "a checkpoint with use_reentrant=True); to measure only, call it under torch.no_grad, too",
                 stacklevel=2,
             )
-        return _total(
+        total, self._last = _total(
             [
                 (part, self.p * max(1, part.shape[part.kind.leading - 1]) * self._per(record))
                 for record in found.values()
                 for part in record.parts.values()
             ]
         )
+        if grad and ran:
+            self._calls += 1
+            if self._calls % _LOOK == 1:
+                self._look()
+        return total
+
+    def last(self) -> dict[str, float]:
+        """Return what each layer added to the penalty when it was called last, by name."""
+        found: dict[str, float] = {}
+        for name, cost in self._last:
+            found[name] = found.get(name, 0.0) + float(cost)
+        return found
+
+    def _look(self) -> None:
+        """Warn if layers that have fired are silent at two looks in succession."""
+        last = self.last()
+        quiet = {name for name, value in last.items() if value == 0}
+        fell = [name for name in last if name in quiet & self._quiet & self._fired]
+        self._quiet = quiet
+        self._fired = (self._fired | (set(last) - quiet)) - set(fell)
+        if fell and not self._said:
+            self._said = True
+            warnings.warn(
+                f"layer {', '.join(map(repr, fell))} has fallen silent in training; a penalty does that to a "
+                "network that has hardly learned yet, or where it weighs too much: use "
+                "snn_ext.energy.Weighted(penalty), or a smaller weight",
+                stacklevel=3,
+            )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(layer.name for layer in self._layers)}; p={self.p})"
+
+    def __str__(self) -> str:
+        last = self.last()
+        lines = [f"{type(self).__name__}, p={self.p}, {'watches:' if self._ends else 'removed; it watched:'}"]
+        for layer in self._layers:
+            value = f"{last[layer.name]:,.6g}" if layer.name in last else "not yet taken"
+            name, kind = layer.name or "(itself)", type(layer.module).__name__
+            lines.append(f"  {name}: {kind}{self._about(layer)}; last value {value}")
+        return "\n".join([*lines, f"last value {sum(last.values()):,.6g}"] if last else lines)
+
+    def _about(self, layer: Layer) -> str:
+        """Return what is to be said about a layer when the penalty is printed."""
+        return ""
 
     def clear(self) -> None:
         """Forget what has run since the last call."""
@@ -281,9 +339,10 @@ class SynapticPenalty(Penalty):
     --------
     ::
 
-        penalty = SynapticPenalty(net, images[:1])
+        saving = Weighted(SynapticPenalty(net, images[:1]))
         for images, labels in loader:
-            loss = cross_entropy(net(images), labels) + 1e-6 * penalty()
+            task = cross_entropy(net(images), labels)
+            loss = task + saving(task)
     """
 
     def __init__(self, net: nn.Module, sample_input: Any, *, p: float = 1) -> None:
@@ -298,6 +357,10 @@ class SynapticPenalty(Penalty):
     def _matters(self, layer: Layer) -> bool:
         psi = self.fan_out.get(layer.name)
         return psi is not None and bool(psi.any())
+
+    def _about(self, layer: Layer) -> str:
+        psi = self.fan_out[layer.name]
+        return f", {psi.numel():,} neurons that drive {psi.sum():,.0f} synapses"
 
     def _weight(self, layer: Layer, spikes: Tensor, leading: int) -> Tensor:
         psi, neurons = self.fan_out[layer.name], spikes.shape[leading:]
@@ -393,9 +456,10 @@ def _order(spikes: Tensor, leading: int) -> list[int]:
     return [] if order == neurons else order
 
 
-def _total(parts: list[tuple[_Part, Any]]) -> Tensor:
-    """Return what all spikes cost, those of each part divided by the number beside it."""
+def _total(parts: list[tuple[_Part, Any]]) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+    """Return what all spikes cost, those of each part divided by the number beside it; and what each did."""
     costs: list[Tensor] = []
+    named: list[tuple[str, Tensor]] = []
     groups: list[_Group] = []
     waiting: list[Tensor] = []
     dtype = torch.float32
@@ -404,13 +468,14 @@ def _total(parts: list[tuple[_Part, Any]]) -> Tensor:
             dtype = torch.float64
         if part.counts is not None:
             costs.append((part.counts * part.kind.weight).sum(dtype=torch.float64) / number)
+            named.append((part.kind.name, costs[-1].detach()))
         if found := part.taken():
             groups.append(_Group(part.kind, number, len(found), part.large))
             waiting += found
     costs = [cost.to(dtype) for cost in costs]
     if waiting:
-        costs.append(_Cost.apply(groups, dtype, *waiting))
-    return functools.reduce(torch.add, costs)
+        costs.append(_Cost.apply(groups, dtype, named, *waiting))
+    return functools.reduce(torch.add, costs), named
 
 
 class _Group(NamedTuple):
@@ -460,7 +525,9 @@ class _Cost(torch.autograd.Function):
 
     @staticmethod
     @_in_full
-    def forward(ctx: Any, groups: list[_Group], dtype: torch.dtype, *waiting: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, groups: list[_Group], dtype: torch.dtype, named: list[tuple[str, Tensor]], *waiting: Tensor
+    ) -> Tensor:
         costs: list[Tensor] = []
         saved: list[Tensor] = []
         ctx.groups, start = groups, 0
@@ -468,6 +535,7 @@ class _Cost(torch.autograd.Function):
             found, start = waiting[start : start + length], start + length
             counts = functools.reduce(torch.add, found) if counted else _count(kind, found)
             costs.append((counts * kind.weight).sum(dtype=torch.float64) / number)
+            named.append((kind.name, costs[-1]))
             if kind.power != 1 and not counted:
                 saved += found
         ctx.save_for_backward(*saved)
@@ -487,7 +555,7 @@ class _Cost(torch.autograd.Function):
             if kind.power != 1:
                 found, start = saved[start : start + length], start + length
             grads += _pushed(kind, slope, found)
-        return None, None, *grads
+        return None, None, None, *grads
 
 
 def _count(kind: _Kind, found: Sequence[Tensor]) -> Tensor:

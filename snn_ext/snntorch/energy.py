@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import snntorch as snn
 import torch
 from torch import Tensor, nn
 
-from ..energy import BalancedSpikePenalty, SynapticPenalty, TotalSpikePenalty
+from ..energy import BalancedSpikePenalty, SynapticPenalty, TotalSpikePenalty, Weighted
 from ..energy.layers import Layer
 from ..energy.penalties import Penalty
-from ..energy.schedules import check_lambda
+from ..energy.schedules import Weight, check_lambda
 from ._base import Neuron, _number
 from .decoupling import DecoupledLIFB
 from .neurons import VSN, reset
@@ -95,24 +94,47 @@ def reset_states(net: nn.Module) -> None:
     reset(net)
 
 
-class _Regularizer:
+class _Regularizer(Weighted):
     """A penalty times its weight, as snnTorch's training loops take it."""
 
-    def __init__(self, penalty: Penalty, Lambda: float | Callable[[int], float]) -> None:
-        self.penalty, self.Lambda, self.step = penalty, Lambda, 0
+    def __init__(self, penalty: Penalty, lam: Weight | None) -> None:
+        super().__init__(penalty, lam)
         # snntorch.backprop knows its regularisers by name, and has this one on its list alone: it then calls
         # them with the spikes, not the potentials.
         self.__name__ = "l1_rate_sparsity"
+        self._task: Tensor | None = None
 
-    def __call__(self, spk_out: Tensor | None = None) -> Tensor:
+    def __call__(  # type: ignore[override]  # as snnTorch calls it
+        self, spk_out: Tensor | None = None, task: Tensor | float | None = None
+    ) -> Tensor:
         """Return the weighted penalty for what has run; `spk_out` is not needed, the layers are watched."""
-        lam = check_lambda(self.Lambda(self.step), "Lambda") if callable(self.Lambda) else self.Lambda
-        self.step += 1
-        return lam * self.penalty()
+        told, self._task = self._task, None
+        return super().__call__(told if task is None else task)
+
+    def beside(self, criterion: Any) -> Any:
+        """Return `criterion` as it is, but that the regulariser is told the task's loss, too."""
+        return _Told(criterion, self)
+
+
+class _Told:
+    """A loss function of snnTorch that tells a regulariser what it returns."""
+
+    def __init__(self, criterion: Any, regularizer: _Regularizer) -> None:
+        self._criterion, self._regularizer = criterion, regularizer
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        loss = self._criterion(*args, **kwargs)
+        self._regularizer._task = loss.detach()
+        return loss
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") and name != "__name__":
+            raise AttributeError(name)
+        return getattr(self._criterion, name)
 
 
 def synaptic_reg(
-    net: nn.Module, sample_input: Any, Lambda: float | Callable[[int], float] = 1e-6, p: float = 1
+    net: nn.Module, sample_input: Any, Lambda: Weight | None = None, p: float = 1
 ) -> _Regularizer:
     """Return `snn_ext.energy.SynapticPenalty` as a regulariser of snnTorch.
 
@@ -120,14 +142,16 @@ def synaptic_reg(
     ----------
     net, sample_input, p
         As in `SynapticPenalty`.
-    Lambda : float or callable, default 1e-6
-        Weight in the loss, or a schedule such as `snn_ext.energy.LinearRamp`, which then counts the calls.
+    Lambda : float or callable, optional
+        Weight in the loss, or a schedule such as `snn_ext.energy.LinearRamp`, which then counts the calls. If
+        left out, `snn_ext.energy.WhenLearning`: relative to the task's loss, once that drops.
 
     Returns
     -------
     callable
         Takes ``spk_out`` and returns the weighted penalty; goes as ``regularization`` into the loops of
-        ``snntorch.backprop``.
+        ``snntorch.backprop``.  What `WhenLearning` needs, the task's loss, it is told by
+        ``reg.beside(criterion)`` or, in a loop of your own, by ``loss = task + reg(spk, task)``.
 
     Raises
     ------
@@ -138,29 +162,28 @@ def synaptic_reg(
     --------
     ::
 
-        reg = synaptic_reg(net, images[:1], Lambda=1e-6)
+        reg = synaptic_reg(net, images[:1])
+        criterion = reg.beside(ce_rate_loss())
         backprop.BPTT(net, loader, optimizer, criterion, num_steps=8, time_var=False, regularization=reg)
     """
     return _regularizer(SynapticPenalty, net, sample_input, Lambda, p)
 
 
 def total_spike_reg(
-    net: nn.Module, sample_input: Any = None, Lambda: float | Callable[[int], float] = 1e-6, p: float = 1
+    net: nn.Module, sample_input: Any = None, Lambda: Weight | None = None, p: float = 1
 ) -> _Regularizer:
     """Return `snn_ext.energy.TotalSpikePenalty` as a regulariser of snnTorch; see `synaptic_reg`."""
     return _regularizer(TotalSpikePenalty, net, sample_input, Lambda, p)
 
 
 def balanced_spike_reg(
-    net: nn.Module, sample_input: Any = None, Lambda: float | Callable[[int], float] = 1e-6, p: float = 1
+    net: nn.Module, sample_input: Any = None, Lambda: Weight | None = None, p: float = 1
 ) -> _Regularizer:
     """Return `snn_ext.energy.BalancedSpikePenalty` as a regulariser of snnTorch; see `synaptic_reg`."""
     return _regularizer(BalancedSpikePenalty, net, sample_input, Lambda, p)
 
 
-def _regularizer(
-    kind: Any, net: nn.Module, sample_input: Any, Lambda: float | Callable[[int], float], p: float
-) -> _Regularizer:
-    if not callable(Lambda):
-        check_lambda(Lambda, "Lambda")
-    return _Regularizer(kind(net, sample_input, p=p), Lambda)
+def _regularizer(kind: Any, net: nn.Module, sample_input: Any, lam: Weight | None, p: float) -> _Regularizer:
+    if lam is not None and not callable(lam):
+        check_lambda(lam, "Lambda")
+    return _Regularizer(kind(net, sample_input, p=p), lam)

@@ -99,9 +99,10 @@ class SynapticPenalty(_Monitor, energy.SynapticPenalty):
     --------
     ::
 
-        penalty = SynapticPenalty(net, x_seq[:, :1])
+        saving = snn_ext.energy.Weighted(SynapticPenalty(net, x_seq[:, :1]))
         for x_seq, labels in loader:
-            loss = cross_entropy(net(x_seq).mean(0), labels) + 1e-6 * penalty()
+            task = cross_entropy(net(x_seq).mean(0), labels)
+            loss = task + saving(task)
             ...
             functional.reset_net(net)
     """

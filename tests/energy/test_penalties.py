@@ -375,7 +375,7 @@ class TestLife:
             assert pickle.loads(pickle.dumps(net))
         penalty.remove()
         run(face, net, x_seq)
-        with pytest.raises(RuntimeError, match="before any"):
+        with pytest.raises(RuntimeError, match="this TotalSpikePenalty was removed"):
             penalty()
         assert not any(m._forward_hooks or getattr(m, "_taps", ()) for m in net.modules())
         penalty = TotalSpikePenalty(net)
