@@ -136,9 +136,10 @@ def _check(net: Any, sample: Any, ignored: Sequence[int], dt: float, dialect: Di
             f"{dialect.sample} must be a tensor that the network takes in one call, such as a batch "
             f"(N, ...), got {type(sample).__name__}"
         )
-    if any(not isinstance(d, int) or not -sample.dim() <= d < sample.dim() for d in ignored):
+    listed = isinstance(ignored, (list, tuple))
+    if not listed or any(not isinstance(d, int) or not -sample.dim() <= d < sample.dim() for d in ignored):
         raise ValueError(
-            f"ignore_dims={list(ignored)} are not dimensions of {dialect.sample}, which has shape "
+            f"ignore_dims={ignored!r} is no list of dimensions of {dialect.sample}, which has shape "
             f"{tuple(sample.shape)}; leave it out to have them found"
         )
     if not (isinstance(dt, (int, float)) and 0 < dt < float("inf")):

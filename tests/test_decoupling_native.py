@@ -134,6 +134,23 @@ def test_what_was_folded_into_the_next_layer_cannot_be_set(face):
     assert pair.burst_intensity == 3
 
 
+def test_a_network_in_the_middle_of_training_is_decoupled_without_a_reset(face):
+    net = nn.Sequential(face.linear(4, 5), face.lifb(0.5, 0.25), face.linear(5, 3), face.lif(0.5, 0.25))
+    x = 2 * torch.rand(3, 2, 4)
+    net.recorded = [net(x[0]), {"later": net(x[1])}]
+    net.recorded[0].sum().backward(retain_graph=True)
+    state = net[3].mem if face.name == "snntorch" else net[3].v
+    pairs = face.ext.decouple(net)
+    assert (net[3].mem if face.name == "snntorch" else net[3].v) is state
+    assert state.grad_fn is not None
+    assert net.recorded[1]["later"].grad_fn is not None
+    assert pairs.recorded[1]["later"].grad_fn is None
+    copied = pairs[3].mem if face.name == "snntorch" else pairs[3].v
+    assert torch.equal(copied, state)
+    assert copied.grad_fn is None
+    torch.testing.assert_close(pairs(x[2]), net(x[2]), rtol=0, atol=1e-6)
+
+
 REPARAMETRISED = {
     "pruned": lambda layer: nn.utils.prune.random_unstructured(layer, "weight", 0.5),
     "weight norm": lambda layer: nn.utils.parametrizations.weight_norm(layer),

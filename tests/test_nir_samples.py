@@ -88,8 +88,13 @@ def test_ignored_dimensions_may_still_be_named(face):
         pytest.skip("an argument of snnTorch's exporter")
     net, x = mlp(face), torch.rand(3, 30)
     assert list(face.ext.export_to_nir(net, x, ignore_dims=[0]).nodes["input"].input_type["input"]) == [30]
-    with pytest.raises(ValueError, match=r"ignore_dims=\[2\] are not dimensions of sample_data.*\(3, 30\)"):
-        face.ext.export_to_nir(net, x, ignore_dims=[2])
+    for wrong in ([2], 0, ["0"]):
+        with pytest.raises(
+            ValueError, match=r"ignore_dims=.* no list of dimensions of sample_data.*\(3, 30\)"
+        ):
+            face.ext.export_to_nir(net, x, ignore_dims=wrong)
+    with pytest.raises(TypeError, match="model_fwd_args must be a list .* got int"):
+        face.ext.export_to_nir(net, x, model_fwd_args=3)
 
 
 def test_a_sequence_where_one_step_is_meant_is_refused():

@@ -94,6 +94,11 @@ def export_to_nir(
         Something that NIR cannot say; names the layer and what would do.
     """
     nir_graph = _writer()
+    if not isinstance(model_fwd_args, (list, tuple)):
+        raise TypeError(
+            "model_fwd_args must be a list of what forward takes beside the sample, got "
+            f"{type(model_fwd_args).__name__}"
+        )
     kinds = decoupling.Kinds(LIFB, (snn.SpikingNeuron,))
     dialect = nir_graph.Dialect(kinds, (), (), _described, lambda net: 1, "sample_data")
     return nir_graph.export(
