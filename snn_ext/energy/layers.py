@@ -17,10 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import conv, rnn
 
 FRAMEWORKS = ("snntorch", "spikingjelly")
-SYNAPTIC = (nn.Linear, nn.Bilinear, conv._ConvNd, rnn.RNNBase, rnn.RNNCellBase)
 
 
 class Layer:
@@ -32,6 +30,8 @@ class Layer:
     """Methods beside ``forward`` by which it runs, over all steps at once."""
     graded = False
     """Whether its spikes carry a value, by which the receiving synapse multiplies."""
+    bursts = False
+    """Whether its spikes may be as large as the number of spikes that they stand for."""
     binary = False
     """Whether its spikes are 0 or 1, so that a power changes their gradients alone."""
     leading: int
@@ -57,9 +57,6 @@ class Layer:
 
     def refuse(self) -> str:
         """Return why the spikes of the layer cannot be counted, or nothing."""
-        inside = [part for part in self.module.modules() if part is not self.module]
-        if any(isinstance(part, SYNAPTIC) for part in inside):
-            return "holds synapses of its own, which are not counted"
         return ""
 
 
@@ -67,6 +64,11 @@ def faces() -> list[Any]:
     """Return the module ``energy`` of the face of each framework in use."""
     package = __package__.rpartition(".")[0]
     return [importlib.import_module(f"{package}.{name}.energy") for name in FRAMEWORKS if name in sys.modules]
+
+
+def pooling(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Return the plain pooling behind a module that pools spikes by their number so far, if it is one."""
+    return next((found for face in faces() if (found := face.pooling(module)) is not None), None)
 
 
 def spiking(net: nn.Module, needed: bool = True) -> list[Layer]:

@@ -1,10 +1,18 @@
 r"""What a network spends: synaptic operations of each layer of weights, in pJ.
 
 A spike that arrives costs an accumulate (AC) at each synapse that it drives, and a multiply-accumulate (MAC)
-where it is graded, as that of a VSN.  A burst counts as the spikes that it is sent as.  Weights that meet
-anything else, such as an analogue image, are charged as MAC, all of them, zeros included; where all of what
-they meet is 0 or 1, as events are, each 1 is charged as AC.  The *twin* is the same network without spikes
-and without time: every weight in use once, as MAC.
+where it is graded, as that of a VSN.  A burst counts as the spikes that it is sent as.  What max pooling
+holds back costs nothing.  Weights that meet anything else, such as an analogue image, are charged as MAC, all
+of them, zeros included; where all of what they meet is 0 or 1, as events are, or spikes inverted (``1 - s``)
+or gated by spikes, each 1 is charged as AC.  Where spikes are multiplied by spikes, as in attention, each
+coincidence is an AC; in a product with anything else a spike is charged every number it meets.  What counts
+by its value in this way is counted in each batch; the rest is spikes times synapses
+(`snn_ext.energy.synapses`).  The *twin* is the same network without spikes and without time: every weight in
+use once, as MAC.
+
+Beside these stands the *rough* figure of many papers: multiplications of the twin, times firing rate, times
+steps.  It takes every neuron to drive the mean number of synapses and to fire at the mean rate, and a sum of
+spikes for one spike.
 
 Biases, the neurons' own dynamics and memory are not counted.
 
@@ -15,11 +23,13 @@ accuracy takes.  A network without spiking layers is charged every weight it use
 
 Against other counters:
 
-* SpikingJelly 2.0's ``SynOpCounter`` agrees to the operation where spikes reach the weights as 0 and 1.
-  After average pooling it counts nothing, after max pooling what has been merged; here each spike is sent
-  by itself.  Its ``MACCounter`` charges the padding of a convolution as well.
-* NeuroBench's ``SynapticOperations`` agrees likewise (``Effective_ACs``); it leaves zero weights out, and in
-  its ``Effective_MACs`` zeros of the input, which its ``Dense`` includes.
+* SpikingJelly 2.0's ``SynOpCounter`` agrees to the operation where what reaches the weights is 0 and 1: in
+  its spiking VGG and ResNets, SEW-ResNets with AND and IAND, PLIF networks, and the attention of Spikformer.
+  Where spikes have been added up or averaged (SEW-ResNet with ADD, average pooling, a mean over steps) it
+  counts nothing, and here each spike is sent by itself.  A recurrent connection of a neuron is charged the
+  spikes of the last step as well.  Its ``MACCounter`` charges the padding of a convolution as well.
+* NeuroBench's ``SynapticOperations`` agrees likewise (``Effective_ACs``), with ``zero_weights="skip"`` also
+  where weights are zero; its ``Effective_MACs`` leave out zeros of the input, which its ``Dense`` includes.
 
 Unit energies: 4.6 and 0.9 pJ, 45 nm, 32-bit floating point (M. Horowitz, ISSCC 2014).
 """
@@ -29,22 +39,19 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import math
-import statistics
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from ..coding import at_most, check_coding, check_seed, parts
 from ..terminal import track
 from . import layers
-from .layers import Layer
-from .synapses import Synapse, Wiring
+from .meter import Meter, Spent
 
 __all__ = ["EnergyReport", "EnergyReports", "measure_energy"]
 
@@ -55,26 +62,6 @@ INPUT = {
 }
 NEARLY_ALL = 0.9
 """Of the energy: above it, what analogue input costs leaves nothing that spikes could save."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Spent:
-    """What a layer of weights spends on a sample."""
-
-    name: str
-    source: str
-    """The spiking layers that drive it, or ``"analogue"`` or ``"events"`` for what is not from neurons."""
-    mac: float
-    """Multiply-accumulates."""
-    ac: float
-    """Accumulates."""
-    twin: float
-    """Multiply-accumulates of the twin without spikes."""
-
-    @property
-    def synops(self) -> float:
-        """Synaptic operations of both kinds."""
-        return self.mac + self.ac
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +84,14 @@ class EnergyReport:
     """Whether the network has spiking layers."""
     versions: str = ""
     """Of the packages that the numbers come from."""
+
+    @property
+    def rough_pj(self) -> float:
+        """What papers report: multiplications of the twin x firing rate x steps; see `Spent.rough`."""
+        return sum(self._rough(row) for row in self.rows)
+
+    def _rough(self, row: Spent) -> float:
+        return row.rough * (self.mac_pj if row.mac > row.ac else self.ac_pj)
 
     def energy(self, row: Spent) -> float:
         """Return what a layer of weights spends, in pJ."""
@@ -131,11 +126,11 @@ class EnergyReport:
         """What the numbers rest on."""
         return (
             f"per sample, mean of {self.samples}; MAC {self.mac_pj} pJ, AC {self.ac_pj} pJ; twin: the same "
-            f"weights without spikes and time; {self.versions}"
+            f"weights without spikes and time; rough: twin x firing rate x steps; {self.versions}"
         )
 
     def __str__(self) -> str:
-        head = ("weights", "driven by", "rate", "MAC", "AC", "energy [nJ]", "twin [nJ]")
+        head = ("weights", "driven by", "rate", "MAC", "AC", "energy [nJ]", "rough [nJ]", "twin [nJ]")
         rows = [
             (
                 row.name,
@@ -144,14 +139,14 @@ class EnergyReport:
                 f"{row.mac:,.0f}",
                 f"{row.ac:,.0f}",
                 f"{self.energy(row) / 1e3:,.2f}",
+                f"{self._rough(row) / 1e3:,.2f}",
                 f"{row.twin * self.mac_pj / 1e3:,.2f}",
             )
             for row in self.rows
         ]
         sums = [f"{sum(getattr(row, kind) for row in self.rows):,.0f}" for kind in ("mac", "ac")]
-        rows.append(
-            ("all", "", "", sums[0], sums[1], f"{self.total_pj / 1e3:,.2f}", f"{self.twin_pj / 1e3:,.2f}")
-        )
+        total, rough, twin = (f"{pj / 1e3:,.2f}" for pj in (self.total_pj, self.rough_pj, self.twin_pj))
+        rows.append(("all", "", "", sums[0], sums[1], total, rough, twin))
         lines = table(head, rows, left=2)
         return "\n".join([*lines[:-1], lines[1], lines[-1], self.shown, self.basis])
 
@@ -230,6 +225,7 @@ def measure_energy(
     steps: int | None = ...,
     coding: str | None = ...,
     seed: int = ...,
+    zero_weights: str = ...,
     mac_pj: float = ...,
     ac_pj: float = ...,
     progress: bool = ...,
@@ -242,6 +238,7 @@ def measure_energy(
     steps: int | None = ...,
     coding: str | None = ...,
     seed: int = ...,
+    zero_weights: str = ...,
     mac_pj: float = ...,
     ac_pj: float = ...,
     progress: bool = ...,
@@ -253,6 +250,7 @@ def measure_energy(
     steps: int | None = None,
     coding: str | None = None,
     seed: int = 0,
+    zero_weights: str = "count",
     mac_pj: float = 4.6,
     ac_pj: float = 0.9,
     progress: bool = True,
@@ -277,6 +275,9 @@ def measure_energy(
         was fitted for, as `accuracy_curve` does; else as they are.
     seed : int, default 0
         Of the spikes.
+    zero_weights : {"count", "skip"}, default "count"
+        Whether weights that are zero, as after pruning, cost an operation: "count" as SpikingJelly's counters
+        do, "skip" as NeuroBench does.
     mac_pj, ac_pj : float, default 4.6 and 0.9
         Energy of a multiply-accumulate and of an accumulate, in pJ.
     progress : bool, default True
@@ -314,17 +315,17 @@ def measure_energy(
     if not networks:
         raise ValueError("net is empty; give at least one network")
     shows = {name: _Shown(network, steps, coding, seed) for name, network in networks.items()}
-    meters: dict[str, _Meter] = {}
+    meters: dict[str, Meter] = {}
     for batch in track(loader, "energy", disable=not progress):
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         for name, show in shows.items():
             if name not in meters:
-                meters[name] = _Meter(show.net, show.sample(x))
+                meters[name] = Meter(show.net, show.sample(x), zero_weights)
             meters[name].run(show(x))
     if not meters:
         raise ValueError("loader gave no batch; give it at least one")
     reports = EnergyReports(
-        {name: meter.report(float(mac_pj), float(ac_pj), shows[name]) for name, meter in meters.items()}
+        {name: _report(meter, float(mac_pj), float(ac_pj), shows[name]) for name, meter in meters.items()}
     )
     for report in reports.values():
         if report.spiking and report.analogue > NEARLY_ALL:
@@ -405,104 +406,25 @@ class _Shown:
         return leading == 2
 
 
-class _Meter:
-    """Adds up what layers emit, and what weights meet that is not from neurons."""
+def _report(meter: Meter, mac_pj: float, ac_pj: float, shown: _Shown) -> EnergyReport:
+    return EnergyReport(
+        meter.rows(),
+        meter.rates(),
+        meter.samples,
+        mac_pj,
+        ac_pj,
+        meter.steps(),
+        shown.coding,
+        _fitted(meter.net),
+        shown.spiking,
+        _versions(),
+    )
 
-    def __init__(self, net: nn.Module, sample: Tensor) -> None:
-        self.net = net
-        self.wiring = Wiring(net, sample, needed=False)
-        self.counts: dict[str, Tensor] = {}
-        self.runs: dict[str, int] = {}
-        self.samples = 0
-        self.met: dict[str, list[float]] = {}
-        self.modules = dict(net.named_modules())
-        self.analogue = [synapse for synapse in self.wiring.synapses if not synapse.drives]
-        for synapse in self.analogue:
-            if synapse.name not in self.modules:
-                raise NotImplementedError(
-                    f"{synapse.name}: weights that meet something else than spikes outside a layer of their "
-                    f"own; "
-                    "put them into a torch.nn module"
-                )
 
-    def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
-        counts = spikes.sum(dim=tuple(range(leading)), dtype=torch.float64)
-        self.counts[layer.name] = self.counts.get(layer.name, 0) + counts
-        self._steps[layer.name] = self._steps.get(layer.name, 0) + steps
-        self._batch = spikes.shape[leading - 1]
-
-    def begin(self, layer: Layer) -> None:
-        """Go on: all batches are added up."""
-
-    def run(self, inputs: Iterable[Any]) -> None:
-        """Call the network with each of `inputs`, after a reset."""
-        self._steps: dict[str, int] = {}
-        with layers.untouched(self.net):
-            ends = [layers.watch(layer, self) for layer in self.wiring.layers]
-            ends += [
-                self.modules[s.name].register_forward_pre_hook(self._meets(s)).remove for s in self.analogue
-            ]
-            try:
-                self.net.eval()
-                layers.reset(self.net)
-                with torch.no_grad():
-                    for x in inputs:
-                        self._batch = next((len(y) for y in tree_leaves(x) if isinstance(y, Tensor)), 1)
-                        self.net(*x if isinstance(x, tuple) else (x,))
-            finally:
-                for end in ends:
-                    end()
-        self.samples += self._batch
-        for name, count in self._steps.items():
-            self.runs[name] = self.runs.get(name, 0) + count * self._batch
-
-    def _meets(self, synapse: Synapse) -> Callable[..., None]:
-        met = self.met.setdefault(synapse.name, [0.0, 0.0])
-
-        def hook(module: Any, inputs: tuple[Any, ...]) -> None:
-            x = inputs[0]
-            binary = bool(self.wiring.layers) and bool(((x == 0) | (x == 1)).all())
-            met[int(binary)] += synapse.meets(x if binary else torch.ones_like(x))
-
-        return hook
-
-    def _steps_run(self) -> float:
-        """Return the steps of a sample: of most layers, for one used twice in a step runs twice as many."""
-        counts = sorted(runs / self.samples for runs in self.runs.values())
-        return statistics.mode(counts) if counts else 1
-
-    def _fitted(self) -> int | None:
-        """Return for how many steps the network, or one inside it, was converted."""
-        made = (getattr(layer, "converted", None) for layer in self.modules.values())
-        return next((int(found.steps) for found in made if found is not None), None)
-
-    def report(self, mac_pj: float, ac_pj: float, shown: _Shown) -> EnergyReport:
-        graded = {layer.name for layer in self.wiring.layers if layer.graded}
-        rows = []
-        for synapse in self.wiring.synapses:
-            mac, ac = self.met.get(synapse.name, (0.0, 0.0))
-            source = "analogue" if mac else "events"
-            for name, psi in synapse.drives.items():
-                operations = float((self.counts[name] * psi.double()).sum())
-                mac, ac = (mac + operations, ac) if name in graded else (mac, ac + operations)
-            if synapse.drives:
-                source = ", ".join(synapse.drives)
-            rows.append(
-                Spent(synapse.name, source, mac / self.samples, ac / self.samples, self.wiring.twin(synapse))
-            )
-        rates = {name: float(c.mean()) / self.runs[name] for name, c in self.counts.items()}
-        return EnergyReport(
-            rows,
-            rates,
-            self.samples,
-            mac_pj,
-            ac_pj,
-            self._steps_run(),
-            shown.coding,
-            self._fitted(),
-            shown.spiking,
-            _versions(),
-        )
+def _fitted(net: nn.Module) -> int | None:
+    """Return for how many steps a network, or one inside it, was converted."""
+    made = (getattr(layer, "converted", None) for layer in net.modules())
+    return next((int(found.steps) for found in made if found is not None), None)
 
 
 def _versions() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import snntorch as snn
@@ -14,8 +15,9 @@ from ..energy.layers import Layer
 from ..energy.penalties import Penalty
 from ..energy.schedules import Weight, check_lambda
 from ._base import Neuron, _number
+from .conversion import SpikeCountMaxPool
 from .decoupling import DecoupledLIFB
-from .neurons import VSN, reset
+from .neurons import LIFB, VSN, reset
 
 __all__ = ["balanced_spike_reg", "synaptic_reg", "total_spike_reg"]
 
@@ -36,7 +38,7 @@ class _Layer(Layer):
         super().__init__(name, module)
         self.own = isinstance(module, Neuron)
         self.over_steps = ("multi_step",) if self.own else ()
-        self.graded = isinstance(module, VSN)
+        self.graded, self.bursts = isinstance(module, VSN), isinstance(module, LIFB)
         native = getattr(module.spike_grad, "__module__", "") == "snntorch.surrogate"  # all of them are steps
         self.binary = native and not module.surrogate_disable
         self.leading = 2 if isinstance(module, _SEQUENCES) else 1
@@ -60,11 +62,6 @@ class _Layer(Layer):
         factor = torch.as_tensor(factor, device=y.device)
         return torch.where(factor != 0, y / torch.where(factor != 0, factor, 1), 0)
 
-    def refuse(self) -> str:
-        if hasattr(self.module, "recurrent"):  # one to one: weights in a module of snnTorch's own
-            return "holds synapses of its own, which are not counted"
-        return super().refuse()
-
     def fresh(self) -> bool:
         mem = self.module._buffers.get("mem")
         return mem is not None and not self.midway() and self._zeroed(mem)
@@ -85,8 +82,14 @@ class _Layer(Layer):
 
 def describe(name: str, module: nn.Module) -> Layer | None:
     """Return `module` as a spiking layer, if it is one of snnTorch."""
-    pair = isinstance(module, DecoupledLIFB)  # its two neurons are layers
-    return _Layer(name, module) if isinstance(module, snn.SpikingNeuron) and not pair else None
+    if isinstance(module, (DecoupledLIFB, SpikeCountMaxPool)):  # a pair of layers, and no neuron at all
+        return None
+    return _Layer(name, module) if isinstance(module, snn.SpikingNeuron) else None
+
+
+def pooling(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Return the pooling of the ANN behind a `SpikeCountMaxPool`, or nothing."""
+    return module.pool if isinstance(module, SpikeCountMaxPool) else None
 
 
 def reset_states(net: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from spikingjelly.activation_based import base, functional, neuron
@@ -11,7 +12,8 @@ from .. import energy
 from ..energy.layers import Layer
 from ..energy.penalties import Penalty
 from ._base import LeakyNode
-from .neurons import VSNNode
+from .conversion import SpikeCountMaxPool
+from .neurons import LIFBNode, VSNNode
 
 __all__ = ["BalancedSpikePenalty", "SynapticPenalty", "TotalSpikePenalty"]
 
@@ -49,7 +51,7 @@ class _Layer(Layer):
     def __init__(self, name: str, module: Any) -> None:
         super().__init__(name, module)
         self.own = isinstance(module, LeakyNode)
-        self.graded = isinstance(module, VSNNode)
+        self.graded, self.bursts = isinstance(module, VSNNode), isinstance(module, LIFBNode)
         self.binary = getattr(getattr(module, "surrogate_function", None), "spiking", False) is True
 
     @property
@@ -72,6 +74,15 @@ class _Layer(Layer):
 def describe(name: str, module: nn.Module) -> Layer | None:
     """Return `module` as a spiking layer, if it is one of SpikingJelly."""
     return _Layer(name, module) if isinstance(module, _NEURONS) else None
+
+
+def pooling(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Return the pooling of the ANN behind a `SpikeCountMaxPool`, or nothing."""
+    if not isinstance(module, SpikeCountMaxPool):
+        return None
+    if module.step_mode == "s":
+        return module.pool
+    return lambda x_seq: functional.seq_to_ann_forward(x_seq, module.pool)
 
 
 def reset_states(net: nn.Module) -> None:

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import prune
 
 from snn_ext.energy import fan_out
 
 
-def pushed(layers, shape):
+def pushed(layers, shape, numbers=torch.ones_like):
     """Return the weights that an impulse in each neuron meets: forward, one impulse at a time."""
     impulses = torch.eye(shape.numel()).view(-1, *shape)
     met = torch.zeros(shape.numel())
@@ -22,8 +23,9 @@ def pushed(layers, shape):
         elif hasattr(layer, "weight") and not isinstance(layer, nn.BatchNorm2d):
             ones = nn.Module.__new__(type(layer))
             ones.__dict__ = {
-                **layer.__dict__,
-                "_parameters": {"weight": torch.ones_like(layer.weight), "bias": None},
+                **{key: value for key, value in layer.__dict__.items() if key != "weight"},
+                "_forward_pre_hooks": {},  # a pruned weight is made anew in one
+                "_parameters": {"weight": numbers(layer.weight), "bias": None},
             }
             with torch.no_grad():
                 return ones(impulses).flatten(1).sum(1).view(shape) + met.view(shape)
@@ -72,6 +74,17 @@ class TestAgainstImpulses:
             face.functional.set_step_mode(net, "s")
         psi = fan_out(net, torch.rand(2, 4, 7, 6))["0"]
         assert torch.equal(psi, pushed(layers, psi.shape))
+
+    @given(layers=behind_a_neuron(), amount=st.floats(0.1, 0.9))
+    def test_pruned_weights_count_or_do_not(self, face, layers, amount):
+        prune.random_unstructured(layers[-1], "weight", amount=amount)
+        net = nn.Sequential(face.lifb(), *layers)
+        if face.name == "spikingjelly":
+            face.functional.set_step_mode(net, "s")
+        x = torch.rand(2, 4, 7, 6)
+        psi, kept = fan_out(net, x)["0"], fan_out(net, x, zero_weights="skip")["0"]
+        assert torch.equal(psi, pushed(layers, psi.shape))
+        assert torch.equal(kept, pushed(layers, psi.shape, lambda weight: (weight != 0).float()))
 
     def test_several_consumers_add_up_residuals_and_concatenation_included(self, face):
         class Net(nn.Module):
@@ -187,25 +200,51 @@ class TestRefusals:
             (lambda x: functional.scaled_dot_product_attention(x, x, x), "attention multiplies"),
             (lambda x: x * x, "mul in 'behind': spikes are multiplied by spikes"),
             (lambda x: torch.sigmoid(x), "sigmoid in 'behind': it is not known"),
-            (lambda x: torch.zeros_like(x).add_(x), "written in place"),
+            (lambda x: 1 - x, "rsub in 'behind': something else is added"),
+            (lambda x: x - 0.5, "sub in 'behind': something else is added"),
+            (lambda x: x.clone().add_(0.5), "add in 'behind': something else is added"),
+            (lambda x: x + nn.Parameter(torch.ones(4)), "add in 'behind': something else is added"),
+            (lambda x: functional.pad(x, (1, 1), value=0.5) + functional.pad(x, (2, 0)), "add in 'behind'"),
+            (lambda x: (x > 0).float(), "gt in 'behind': it is not known"),
+            (lambda x: torch.clamp(x, min=0.25), "clamp in 'behind': it makes something"),
+            (lambda x: x[:, x[0] > 0], "gt in 'behind': it is not known"),
+            (
+                lambda x: torch.tensor(x.numpy()),
+                "Behind in 'behind': what it does with spikes cannot be seen",
+            ),
         ],
     )
-    def test_what_cannot_be_counted_is_named_with_its_place(self, face, forward, message):
+    def test_what_has_no_fixed_number_is_named_with_its_place(self, face, forward, message):
         class Behind(nn.Module):
             def forward(self, x):
                 return forward(x)
 
+        class Head(nn.Module):
+            def forward(self, x):
+                return functional.linear(x, torch.ones(3, x.shape[-1]))
+
         net = nn.Sequential(face.lif(), nn.Identity())
         net.add_module("behind", Behind())
+        net.add_module("head", Head())
         with pytest.raises(NotImplementedError, match=message):
             fan_out(net, torch.rand(2, 4))
         assert "forward" not in net[0].__dict__
 
-    def test_recurrent_neurons_hold_synapses_of_their_own(self):
-        snn = pytest.importorskip("snntorch")
-        net = nn.Sequential(snn.RLeaky(0.5, linear_features=4, init_hidden=True), nn.Linear(4, 2))
-        with pytest.raises(NotImplementedError, match="'0': a RLeaky holds synapses of its own"):
-            fan_out(net, torch.rand(1, 4))
+    def test_what_multiplies_spikes_by_the_input(self, face):
+        class Gated(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.lif, self.head = face.lif(), nn.Linear(4, 3)
+
+            def forward(self, x):
+                return self.head(self.lif(x) * torch.sigmoid(x))
+
+        with pytest.raises(NotImplementedError, match="mul in 'the network': .* depends on the input"):
+            fan_out(Gated(), torch.rand(2, 4))
+
+    def test_an_unknown_way_to_treat_zero_weights(self, face):
+        with pytest.raises(ValueError, match="zero_weights='ignore' is not known; use 'count' or 'skip'"):
+            fan_out(nn.Sequential(face.lif(), nn.Linear(4, 2)), torch.rand(2, 4), zero_weights="ignore")
 
     def test_a_sample_without_batch(self, face):
         with pytest.raises(ValueError, match="batch dimension"):
