@@ -367,7 +367,7 @@ def run(
     if single:
         x_seq = x_seq.unsqueeze(0)
     check_decay(named("decay"), parameters["decay"])
-    own = operators.plain(x_seq)
+    own = operators.plain(x_seq) and not torch._C._are_functorch_transforms_active()
     p = {name: as_parameter(named(name), parameters[name], x_seq, own) for name in neuron.parameters}
     start = _initial_potential(named("v0"), v0, x_seq)
     constant = v0 is None or not (v0.requires_grad or _transformed(v0))

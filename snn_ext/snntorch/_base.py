@@ -11,7 +11,7 @@ import snntorch as snn
 import torch
 from torch import Tensor
 
-from .. import checks, functional
+from .. import checks, functional, transient
 from ..checkpoints import Checkpoints
 from ..checks import Numbers
 from ..energy.layers import Tap, run_watched
@@ -42,8 +42,6 @@ _NAMES = {"v0": "mem", "decay": "beta", "surrogate": "spike_grad"}
 class Neuron(Checkpoints, snn.Leaky):
     """Base of the neurons: ``snn.Leaky`` in all but its dynamics, which a neuron gives by `_equations`."""
 
-    mem: Tensor
-
     default_surrogate: ClassVar[Surrogate] = ATan(strict=True)
     reset_mechanisms: ClassVar[tuple[str, ...]] = ("subtract", "zero", "none")
     why_not: ClassVar[str] = "use one of 'subtract', 'zero' or 'none'"
@@ -54,6 +52,7 @@ class Neuron(Checkpoints, snn.Leaky):
 
     _observer: Observer | None = None
     _taps: tuple[Tap, ...] = ()
+    _held: tuple[transient.Held, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -132,6 +131,8 @@ class Neuron(Checkpoints, snn.Leaky):
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Run one step; see the class for what goes in and out."""
         input_ = checks.concrete_tensor(self, "input_", input_)
+        if transient.at_work(input_):
+            return self._within(input_, lambda: self._run("input_", input_, mem, single=True))
         return self._returned(*self._run("input_", input_, mem, single=True))
 
     def multi_step(self, x_seq: Tensor, mem: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
@@ -152,7 +153,32 @@ class Neuron(Checkpoints, snn.Leaky):
                 mem = None if self.init_hidden else new
                 emitted.append(y)
             return self._returned(torch.stack(emitted), new)
+        if transient.at_work(x_seq):
+            return self._within(x_seq, lambda: self._run("x_seq", x_seq, mem))
         return self._returned(*self._run("x_seq", x_seq, mem))
+
+    def _within(self, x: Tensor, step: Callable[[], Any]) -> Tensor | tuple[Tensor, Tensor]:
+        """Run a step, or all, within a transform, whose `mem` does not outlive it."""
+        before = self._before
+        try:
+            return self._returned(*transient.run(self, self._buffers, ("mem",), x, step))
+        finally:
+            self.__dict__["_before"] = before
+
+    @property
+    def mem(self) -> Tensor:
+        """The potential; within a transform, what its last step has left."""
+        if "mem" not in self._buffers:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'mem'")
+        return transient.look(self, "mem", self._buffers) if self._held else self._buffers["mem"]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As natively; but the `mem` that is set within a transform, by a reset say, does not outlive it."""
+        if name == "mem" and not torch.compiler.is_compiling() and transient.belongs(value):
+            own = self._buffers["mem"]
+            if not transient.belongs(own):
+                return transient.hold(self, value, {"mem": own}, {"mem": value})
+        super().__setattr__(name, value)
 
     def _step_by_step(self, x_seq: Tensor, mem: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
         functional.check_input("x_seq", x_seq)
@@ -218,12 +244,17 @@ class Neuron(Checkpoints, snn.Leaky):
             like = y_seq.unsqueeze(0) if single else y_seq
             factor = functional.as_parameter("graded_spikes_factor", factor, like)
             y_seq = y_seq * factor.to(y_seq.dtype)
-        if torch.compiler.is_compiling() or "mem" not in self._buffers:
-            self.mem = new
-        else:  # the same, sooner
+        if torch.compiler.is_compiling():
             self._buffers["mem"] = new
-            self.__dict__["_before"] = (start,) if single else ()
-        show(winners)
+            show(winners)
+            return y_seq, new
+        before = self._buffers["mem"], self._before
+        self._buffers["mem"], self.__dict__["_before"] = new, (start,) if single else ()
+        try:
+            show(winners)
+        except BaseException:  # the step has not been made
+            self._buffers["mem"], self.__dict__["_before"] = before
+            raise
         return y_seq, new
 
     @property
@@ -263,6 +294,7 @@ class Neuron(Checkpoints, snn.Leaky):
         state.pop("_observer", None)
         state.pop("_taps", None)
         state.pop("_before", None)
+        state.pop("_held", None)
         state["_buffers"] = {**self._buffers, "mem": self.mem.detach()}
         return state
 
@@ -306,6 +338,8 @@ def register_copy(neuron: snn.SpikingNeuron) -> None:
 def _number(value: Tensor) -> float | None:
     """Return what a constant number on the CPU is, or ``None`` if that cannot be seen for free."""
     if torch.compiler.is_compiling() or type(value) is not Tensor or value.requires_grad or value.dim():
+        return None
+    if torch._C._len_torch_dispatch_stack():  # a mode of fake tensors has no numbers
         return None
     seen = value.device.type == "cpu" and value.is_floating_point() and not functional._transformed(value)
     return value.item() if seen else None

@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
         "upgrade with: pip install 'spikingjelly>=0.0.0.0.14'"
     ) from error
 
-from .. import checks
+from .. import checks, transient
 from ..checkpoints import Checkpoints
 from ..ops.reference import compute_dtype
 from ..surrogate import ATan, Rectangular, Sigmoid, Surrogate, Triangular
@@ -117,6 +117,8 @@ _STEP = (
 class _NodeBase(Checkpoints, neuron.BaseNode):
     """What both generations share: no symbolic tracing, a state of the right dtype, light copies."""
 
+    _held: tuple[transient.Held, ...] = ()
+
     not_in_nir: ClassVar[str]
     """What NIR has no node for, which is why SpikingJelly's own exporter must not trace the neuron."""
     nir_remedy: ClassVar[str] = "export it with snn_ext.spikingjelly.export_to_nir"
@@ -129,7 +131,22 @@ class _NodeBase(Checkpoints, neuron.BaseNode):
         name = "x" if self.step_mode == "s" else "x_seq"
         args = tuple([checks.concrete_tensor(self, name, x) for x in args])
         kwargs = {key: checks.concrete_tensor(self, key, x) for key, x in kwargs.items()}
+        x = args[0] if args else next(iter(kwargs.values()), None)
+        if transient.at_work(x):
+            run, before = super().forward, self.__dict__.get("v_seq")
+            try:
+                return transient.run(
+                    self, self._memories, tuple(self._memories), x, lambda: run(*args, **kwargs)
+                )
+            finally:
+                if "v_seq" in self.__dict__:  # in 0.0.0.0.14 it is a memory
+                    self.__dict__["v_seq"] = before
         return super().forward(*args, **kwargs)
+
+    def reset(self) -> None:
+        """As natively; what a transform has left is gone, too."""
+        transient.forget(self)
+        super().reset()
 
     def _simulate(
         self, x_seq: Tensor, v: Tensor | None, return_v_seq: bool = False, single: bool = False
@@ -174,6 +191,7 @@ class _NodeBase(Checkpoints, neuron.BaseNode):
         state = self.__dict__.copy()
         state.pop("_observer", None)
         state.pop("_taps", None)
+        state.pop("_held", None)
         state["_memories"] = {name: _detached(value) for name, value in self._memories.items()}
         if "v_seq" in state:
             state["v_seq"] = _detached(state["v_seq"])
