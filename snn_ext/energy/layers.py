@@ -85,19 +85,13 @@ def spiking(net: nn.Module, needed: bool = True) -> list[Layer]:
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}; give the network itself")
-    found: list[Layer] = []
-    inside: set[nn.Module] = set()
-    for name, module in net.named_modules():
-        layer = None if module in inside else _described(name, module)
-        if layer is None:
-            continue
+    found = list(described(net))
+    for layer in found:
         if reason := layer.refuse():
             raise NotImplementedError(
-                f"layer {name or 'of the network'!r}: a {type(module).__name__} {reason}; use a neuron "
-                "without, or leave it out of the network whose energy is counted"
+                f"layer {layer.name or 'of the network'!r}: a {type(layer.module).__name__} {reason}; use a "
+                "neuron without, or leave it out of the network whose energy is counted"
             )
-        inside.update(module.modules())
-        found.append(layer)
     if needed and not found:
         raise ValueError(
             f"{type(net).__name__} has no spiking layer, so there are no spikes to count; use neurons of "
@@ -115,6 +109,16 @@ def refuse_spiking(net: nn.Module) -> None:
                 f"{type(net).__name__} is a spiking network already: layer {name or 'itself'!r} is {kind}; "
                 "give the ReLU network that it comes from"
             )
+
+
+def described(net: nn.Module) -> Iterator[Layer]:
+    """Yield the spiking layers of `net`, also those that would be refused."""
+    inside: set[nn.Module] = set()
+    for name, module in net.named_modules():
+        layer = None if module in inside else _described(name, module)
+        if layer is not None:
+            inside.update(module.modules())
+            yield layer
 
 
 def _described(name: str, module: nn.Module) -> Layer | None:
@@ -284,9 +288,12 @@ def untouched(net: nn.Module) -> Iterator[None]:
     modules = list(net.modules())
     with _in_turn(modules) as thread:
         before = [_State(module) for module in modules]
-        paused = [tap for module in modules for tap in _taps(module) if tap.paused is None]
+        paused = [tap for module in modules for tap in taps(module) if tap.paused is None]
         for tap in paused:
             tap.paused = thread
+        for module in modules:
+            if getattr(module, "_observer", None) is not None:  # it is given back with the rest
+                object.__setattr__(module, "_observer", None)
         try:
             yield
         finally:
@@ -313,7 +320,7 @@ def _in_turn(modules: list[nn.Module]) -> Iterator[threading.Thread]:
             _turn.notify_all()
 
 
-def _taps(module: nn.Module) -> list[Tap]:
+def taps(module: nn.Module) -> list[Tap]:
     """Return by whom `module` is watched."""
     hooks = (getattr(hook, "__self__", None) for hook in module._forward_hooks.values())
     return [tap for tap in (*getattr(module, "_taps", ()), *hooks) if isinstance(tap, Tap)]
