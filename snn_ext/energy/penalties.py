@@ -324,6 +324,8 @@ class SynapticPenalty(Penalty):
         What `net` is called with, of the size that it is trained on: synapses are counted on it (`fan_out`).
     p : float, default 1
         Exponent of the spikes, at least 1; see `snn_ext.energy.penalties`.
+    zero_weights : {"count", "skip"}, default "count"
+        Whether weights that are zero, as after pruning, are synapses.
 
     Raises
     ------
@@ -345,8 +347,10 @@ class SynapticPenalty(Penalty):
             loss = task + saving(task)
     """
 
-    def __init__(self, net: nn.Module, sample_input: Any, *, p: float = 1) -> None:
-        self.fan_out = fan_out(net, sample_input)
+    def __init__(
+        self, net: nn.Module, sample_input: Any, *, p: float = 1, zero_weights: str = "count"
+    ) -> None:
+        self.fan_out = fan_out(net, sample_input, zero_weights=zero_weights)
         super().__init__(net, sample_input, p=p)
         if not self._layers:
             raise ValueError(

@@ -146,14 +146,17 @@ def _einsum(equation: Any, *operands: Any, **options: Any) -> list[Product]:
 def by_spikes(product: Product, place: int, zeros: str, *, graded: bool, bursts: bool) -> Taken:
     """Return what a product takes when its input, factor `place`, holds spikes, of whatever size.
 
-    Each is accumulated, a burst as often as its size says, or multiplied, if they are `graded`.
+    Each is accumulated, a burst as often as its size says, and a sum of spikes, a whole number, as often as
+    there are spikes in it; or multiplied, if they are `graded`.
     """
     x = product.factors[place].detach()
     events = (x != 0).double()
+    whole = bool((x >= 0).all()) and bool((x == x.round()).all())
     dense = product.dense(place, zeros) * float(events.mean())
     if graded:
         return Taken(product.times(events, place, zeros), 0.0, dense)
-    return Taken(0.0, product.times(events * x.clamp(min=1) if bursts else events, place, zeros), dense)
+    sent = x if whole else events * x.clamp(min=1) if bursts else events
+    return Taken(0.0, product.times(sent, place, zeros), dense)
 
 
 def binary(x: Tensor) -> bool:

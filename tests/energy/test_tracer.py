@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from snn_ext.energy import fan_out, measure_energy
+from snn_ext.energy import SynapticPenalty, fan_out, measure_energy
 
 
 class Ways(nn.Module):
@@ -176,8 +176,10 @@ class TestProvenance:
         from spikingjelly.activation_based import functional as native
         from spikingjelly.activation_based import neuron
 
-        kind = getattr(layer, "TemporalEffectiveBatchNorm2d", None) or layer.TemporalEffectiveBatchNorm2d
-        net = nn.Sequential(layer.Conv2d(2, 4, 3), kind(4, 4), neuron.LIFNode(), layer.Conv2d(4, 3, 1))
+        if not hasattr(layer, "TemporalEffectiveBatchNorm2d"):
+            pytest.skip("this SpikingJelly has no such batch norm")
+        norm = layer.TemporalEffectiveBatchNorm2d(4, 4)
+        net = nn.Sequential(layer.Conv2d(2, 4, 3), norm, neuron.LIFNode(), layer.Conv2d(4, 3, 1))
         native.set_step_mode(net, "m")
         assert fan_out(net, torch.rand(4, 1, 2, 8, 8))["2"].unique().tolist() == [3]
 
@@ -353,6 +355,10 @@ class TestWeightsThatAreNoParameter:
         assert (count[0].mac, skip[0].mac) == (STEPS * 48, STEPS * 24)
         assert [row.twin for row in skip] == kept
         psi = (net[2].weight != 0).sum(0)
+        penalty = SynapticPenalty(net, x, zero_weights="skip")
+        for _ in range(STEPS):
+            net(x)
+        assert penalty().item() == pytest.approx(skip[1].ac)
         assert torch.equal(fan_out(net, x, zero_weights="skip")["1"], psi.float())
         spikes = input_of(net, net[2], x, face)
         assert skip[1].ac == pytest.approx(float((spikes * psi).sum()) / 4)
@@ -382,6 +388,9 @@ class TestWeightsThatAreNoParameter:
         layer = pytest.importorskip("spikingjelly.activation_based.layer")
         from spikingjelly.activation_based import functional as native
         from spikingjelly.activation_based import neuron
+
+        if not hasattr(layer, "WSConv2d"):
+            pytest.skip("this SpikingJelly has no WSConv2d")
 
         def net(conv):
             torch.manual_seed(0)
@@ -478,7 +487,11 @@ class TestRecurrence:
         net = nn.Sequential(neuron.LIFNode(), layer.Delay(3), layer.Linear(3, 2))
         native.set_step_mode(net, mode)
         x = torch.rand(5, 2, 3) if mode == "m" else torch.rand(2, 3)
-        assert fan_out(net, x)["0"].tolist() == [2] * 3
+        if mode == "m" and not hasattr(layer.Delay, "single_step_functional_forward"):
+            with pytest.raises(NotImplementedError, match="Delay in '1': what it does with spikes"):
+                fan_out(net, x)  # SpikingJelly 0.0.0.0.14 stores them where nobody sees it
+        else:
+            assert fan_out(net, x)["0"].tolist() == [2] * 3
 
     def test_a_recurrence_of_ones_own(self, face):
         class Own(nn.Module):
