@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 def at_work(x: Any) -> bool:
     """Whether what a step makes of `x` now belongs to a transform."""
     return not torch.compiler.is_compiling() and (
-        torch._C._are_functorch_transforms_active() or torch._C._is_tracing() or isinstance(x, FakeTensor)
+        torch._C._are_functorch_transforms_active() or torch._C._is_tracing() or type(x) is FakeTensor
     )
 
 
