@@ -1,5 +1,7 @@
 """Networks of the frameworks' zoos, counted to the operation where what reaches weights is 0 and 1."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -72,8 +74,6 @@ class TestSpikingJelly:
         return net.eval()
 
     def counts(self, native, net, x, mode="m"):
-        from spikingjelly.activation_based import op_counter
-
         def run():
             native.reset_net(net)
             for _ in range(1 if mode == "m" else STEPS):
@@ -81,7 +81,9 @@ class TestSpikingJelly:
             native.reset_net(net)
 
         found = by_hand(net, run)
-        if hasattr(op_counter, "SynOpCounter"):
+        with contextlib.suppress(ImportError):  # SpikingJelly 0.0.0.0.14 has no counters
+            from spikingjelly.activation_based import op_counter
+
             counter = op_counter.SynOpCounter()
             with op_counter.DispatchCounterMode([counter]):
                 run()
