@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 import weakref
 from collections.abc import Callable
@@ -145,17 +146,25 @@ class Neuron(Checkpoints, snn.Leaky):
         x_seq = checks.concrete_tensor(self, "x_seq", x_seq)
         if type(self).forward is not Neuron.forward:
             return self._step_by_step(x_seq, mem)
-        if self.inhibition and any(tap.alive for tap in self._taps):  # winners are counted step by step
-            functional.check_input("x_seq", x_seq)
-            emitted = []
+        one_by_one = self.inhibition and any(tap.alive for tap in self._taps)
+        run = self._each if one_by_one else functools.partial(self._run, "x_seq")
+        if transient.at_work(x_seq):
+            return self._within(x_seq, lambda: run(x_seq, mem))
+        return self._returned(*run(x_seq, mem))
+
+    def _each(self, x_seq: Tensor, mem: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Run all steps one by one, as winners are counted; if one of them fails, nothing has changed."""
+        functional.check_input("x_seq", x_seq)
+        before, emitted = (self._buffers["mem"], self._before), []
+        try:
             for x in x_seq:
                 y, new = self._run("x_seq", x, mem, single=True)
                 mem = None if self.init_hidden else new
                 emitted.append(y)
-            return self._returned(torch.stack(emitted), new)
-        if transient.at_work(x_seq):
-            return self._within(x_seq, lambda: self._run("x_seq", x_seq, mem))
-        return self._returned(*self._run("x_seq", x_seq, mem))
+        except BaseException:
+            self._buffers["mem"], self.__dict__["_before"] = before
+            raise
+        return torch.stack(emitted), new
 
     def _within(self, x: Tensor, step: Callable[[], Any]) -> Tensor | tuple[Tensor, Tensor]:
         """Run a step, or all, within a transform, whose `mem` does not outlive it."""
@@ -249,6 +258,8 @@ class Neuron(Checkpoints, snn.Leaky):
             show(winners)
             return y_seq, new
         before = self._buffers["mem"], self._before
+        if start is not None and start.requires_grad:  # no graph is kept for `reset`
+            start = start.detach()
         self._buffers["mem"], self.__dict__["_before"] = new, (start,) if single else ()
         try:
             show(winners)

@@ -5,6 +5,7 @@ import gc
 import inspect
 import pickle
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from snntorch.functional import quant  # noqa: E402
 
 import snn_ext.functional as F  # noqa: E402
 import snn_ext.snntorch as ext  # noqa: E402
+from snn_ext.energy import TotalSpikePenalty  # noqa: E402
 from snn_ext.surrogate import MPR, ATan, FastSigmoid, Sigmoid, StraightThrough  # noqa: E402
 
 VSN, LIFB, SoftResetMPR = ext.VSN, ext.LIFB, ext.SoftResetMPR
@@ -911,6 +913,47 @@ def test_what_the_last_step_has_reset_can_be_read_as_natively(cls):
     assert not hasattr(copy.deepcopy(ours), "reset")
     ours.multi_step(x[None])
     assert not hasattr(ours, "reset")
+
+
+class Twice(torch.autograd.Function):
+    """A node of a graph that lives as long as the graph."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * grad
+
+
+def test_what_the_last_step_has_reset_keeps_no_graph(cls):
+    lif = cls(0.5, 0.5, init_hidden=True)
+    x = Twice.apply(torch.rand(4, 3, requires_grad=True))
+    lif(x)
+    lif(x.detach())
+    node = weakref.ref(x.grad_fn)
+    lif.mem = lif.mem.detach()
+    del x
+    gc.collect()
+    assert node() is None
+
+
+def test_steps_with_winners_fail_as_a_whole(cls):
+    penalty = TotalSpikePenalty(lif := cls(0.5, 0.5, init_hidden=True, inhibition=True))
+    lif.multi_step(torch.rand(2, 4, 3))
+    before, calls = lif.mem, iter(range(10))
+
+    def failing(u):
+        if next(calls) > 4:
+            raise RuntimeError("in the middle")
+        return (u > 0).to(u.dtype)
+
+    lif.spike_grad = failing
+    with pytest.raises(RuntimeError, match="in the middle"):
+        lif.multi_step(torch.rand(6, 4, 3))
+    assert lif.mem is before
+    penalty.remove()
 
 
 @pytest.mark.parametrize("threshold", [0.0, -0.5, 1e-5, float("inf"), [1.0, -1.0, 0.0]])
