@@ -60,6 +60,38 @@ def flag(name: str, value: Any) -> bool:
     raise TypeError(f"{name} must be True or False, got {shown(value)}")
 
 
+def is_whole(value: Any, least: int = 1) -> bool:
+    """Whether `value` is a whole number, of Python or NumPy, of at least `least`, that can be counted to."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and bool(least <= value < 2**31)
+
+
+def is_one_of(value: Any, among: Sequence[str]) -> bool:
+    """Whether `value` is one of the names, whatever its type."""
+    return isinstance(value, str) and value in among
+
+
+def network(name: str, net: Any) -> None:
+    """Raise unless `net` is a module."""
+    if not isinstance(net, torch.nn.Module):
+        raise TypeError(f"{name} must be a torch.nn.Module, got {type(net).__name__}")
+
+
+def batches(name: str, loader: Any) -> None:
+    """Raise unless `loader` gives batches."""
+    whole = isinstance(loader, (str, bytes)) or (isinstance(loader, Tensor) and not loader.dim())
+    if whole or not hasattr(loader, "__iter__") or isinstance(loader, type):
+        raise TypeError(f"{name} must give batches, got {type(loader).__name__}")
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an error was raised by this package, and not by what it called."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("snn_ext.")
+
+
 def shown(value: Any) -> str:
     """Print a value in short, for an error."""
     text = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from . import checks
+
 CODINGS = ("poisson", "direct")
 LARGEST = 2**22
 """Elements that a layer's sequence may have: 16 MiB in float32, for caches (128 MiB take twice as long)."""
@@ -23,6 +25,10 @@ def poisson(images: Tensor, steps: int, generator: torch.Generator | None = None
         Images outside [0, 1].
     """
     check_images("images", images)
+    check_steps(steps)
+    images = checks.floating("images", images)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
     uniform = torch.rand(
         (steps, *images.shape), generator=generator, dtype=images.dtype, device=images.device
     )
@@ -51,6 +57,13 @@ def at_most(widest: int, samples: int) -> int:
 
 def check_images(name: str, images: Tensor) -> None:
     """Raise unless `images` can be probabilities."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(images).__name__}")
+    checks.floating(name, images)
+    if images.numel() == 0 or images.is_meta:
+        raise ValueError(
+            f"{name} of shape {tuple(images.shape)} on {images.device} has no values; give images"
+        )
     low, high = float(images.min()), float(images.max())
     if not 0 <= low <= high <= 1:
         wrong = low if not low >= 0 else high
@@ -63,17 +76,21 @@ def check_images(name: str, images: Tensor) -> None:
 
 def check_coding(coding: str) -> None:
     """Raise unless `coding` is one of `CODINGS`."""
-    if coding not in CODINGS:
-        raise ValueError(f"coding={coding!r} is not known; use 'poisson' or 'direct'")
+    if not checks.is_one_of(coding, CODINGS):
+        raise ValueError(f"coding={checks.shown(coding)} is not known; use 'poisson' or 'direct'")
 
 
 def check_steps(steps: int) -> None:
     """Raise unless `steps` is a number of steps."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"the number of steps is {steps!r}; it must be a whole number of at least 1")
+    if not checks.is_whole(steps):
+        raise ValueError(
+            f"the number of steps is {checks.shown(steps)}; it must be a whole number of at least 1"
+        )
 
 
 def check_seed(seed: int) -> None:
     """Raise unless `seed` can start a generator."""
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed={seed!r} must be a whole number")
+        raise TypeError(f"seed={checks.shown(seed)} must be a whole number")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed={checks.shown(seed)} is too large; give a smaller whole number")

@@ -39,6 +39,8 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from . import checks
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SYNAPSES = (nn.Linear, *CONVOLUTIONS)
 POOLING = {
@@ -417,6 +419,8 @@ def decoupled(
     factor: Callable[[Any], Tensor] = lambda module: torch.ones(()),
 ) -> nn.Module:
     """Return a copy of `net` with a `pair` for each bursting layer; see the faces' `decouple`."""
+    checks.network("net", net)
+    fold = checks.flag("fold", fold)
     names = [name for name, module in net.named_modules() if isinstance(module, kinds.bursting)]
     if not names:
         raise ValueError(f"{type(net).__name__} has no {kinds.bursting.__name__} layer to decouple")

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from . import checks
+
 __all__ = ["saccades"]
 
 
@@ -80,6 +82,7 @@ def saccades(
     ([[2, 1]], [[0, 0]])
     """
     _check(images, steps, amplitude, threshold, background)
+    amplitude, threshold, background = float(amplitude), float(threshold), float(background)
     if not images.is_floating_point():
         images = images.float() / 255
     elif images.dtype != torch.float64:
@@ -134,12 +137,18 @@ def _check(images: Tensor, steps: int, amplitude: float, threshold: float, backg
         )
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"images must be uint8 or floating point, got {images.dtype}; convert with .float()")
+    if images.dtype != torch.uint8:
+        checks.floating("images", images)
+    if images.is_meta:
+        raise ValueError("images on meta have no values; give images")
     if images.is_floating_point() and not bool(torch.isfinite(images).all()):
         raise ValueError("images contain NaN or infinity; give finite brightness")
     if isinstance(steps, bool) or not isinstance(steps, int):
         raise TypeError(f"steps must be an integer, got {steps!r}")
-    if steps < 3:
-        raise ValueError(f"steps={steps} must be at least 3, one for each leg of the triangle")
+    if not checks.is_whole(steps, 3):
+        raise ValueError(f"steps={checks.shown(steps)} must be at least 3, one for each leg of the triangle")
+    for name, value in (("amplitude", amplitude), ("threshold", threshold), ("background", background)):
+        checks.number(name, value)
     if not 0 <= amplitude < math.inf:
         raise ValueError(f"amplitude={amplitude} must be finite and not negative; it is a length in pixels")
     if not 0 < threshold < math.inf:

@@ -320,7 +320,7 @@ def _options(
     """Return what all neurons have in common, checked."""
     if surrogate is not None and not isinstance(surrogate, Surrogate):
         checks.spike_function("surrogate", surrogate, probe=True)
-    if state_quant is not None and not callable(state_quant):
+    if state_quant is not None and (not callable(state_quant) or isinstance(state_quant, type)):
         raise TypeError(f"state_quant must be callable or None, got {type(state_quant).__name__}")
     return {
         "surrogate": surrogate,

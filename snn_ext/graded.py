@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from . import checks
+
 __all__ = ["Guarded", "events", "guard", "unguard"]
 
 
@@ -72,6 +74,7 @@ def events(spk: Tensor, size: Tensor | float | None = None) -> Tensor:
     if not isinstance(spk, Tensor) or not spk.is_floating_point():
         kind = spk.dtype if isinstance(spk, Tensor) else type(spk).__name__
         raise TypeError(f"spk must be a floating-point tensor of emitted spikes, got {kind}; convert it")
+    spk = checks.floating("spk", spk)
     found = (spk != 0).to(spk.dtype)
     if not spk.requires_grad:
         return found

@@ -91,7 +91,7 @@ class Options:
 
     def __post_init__(self) -> None:
         weights.check_rule(self.rule)
-        if self.strength == "fit":
+        if checks.is_one_of(self.strength, ("fit",)):
             if self.rule != "bias":
                 raise ValueError(f"strength='fit' is for rule='bias', not for {self.rule!r}; give a number")
         elif isinstance(self.strength, str):
@@ -104,8 +104,8 @@ class Options:
                 "another rule"
             )
         balance.check_percentile(self.percentile)
-        if self.reset not in RESETS:
-            raise ValueError(f"reset={self.reset!r} is not known; use 'subtract' or 'zero'")
+        if not checks.is_one_of(self.reset, RESETS):
+            raise ValueError(f"reset={checks.shown(self.reset)} is not known; use 'subtract' or 'zero'")
         decay = checks.in_range(
             "decay", self.decay, 0, 1, "it is the fraction of the potential kept per step"
         )
@@ -133,8 +133,8 @@ class Options:
             raise ValueError(
                 "control=True needs a rule to be the control of; use another rule, or control=False"
             )
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"steps={self.steps!r} must be a whole number of at least 1")
+        if not checks.is_whole(self.steps):
+            raise ValueError(f"steps={checks.shown(self.steps)} must be a whole number of at least 1")
 
 
 def prepare(

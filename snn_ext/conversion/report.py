@@ -108,6 +108,10 @@ def measure(
             raise TypeError(
                 f"{name} must be a tensor, got {type(value).__name__}; give one batch, not a loader"
             )
+        if value is not None and (value.is_meta or not value.dim()):
+            raise ValueError(
+                f"{name} of shape {tuple(value.shape)} on {value.device}: give values, one batch"
+            )
     images = images.to(next((p.device for p in net.parameters()), images.device))
     known = converted(net)
     counts: dict[str, Tensor] = {}

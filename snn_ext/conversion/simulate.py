@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from .. import functional
+from .. import checks, functional
 from ..coding import at_most, check_coding, check_seed, check_steps, parts
 from ..neurons.lifb import LIFB
 from ..surrogate import ATan
@@ -152,6 +152,9 @@ def accuracy_curve(
 
     Without `coding`, images are shown as the network was fitted for.
     """
+
+    progress = checks.flag("progress", progress)
+    checks.batches("loader", loader)
 
     def fresh() -> Run:
         reset()

@@ -68,6 +68,7 @@ def l4_norm(weight: Tensor) -> Tensor:
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         found = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
         raise TypeError(f"weight must be a floating-point torch.Tensor, got {found}")
+    checks.floating("weight", weight)
     if weight.dim() < 2:
         raise ValueError(
             f"weight of shape {tuple(weight.shape)} has no dimension of inputs; give (outputs, inputs, ...)"
@@ -101,8 +102,26 @@ def noise_std(weight: Tensor, rate: Tensor, steps: int = 1, *, coding: str = "be
 
     Source: arXiv:2111.09446; the Bernoulli case by derivation.
     """
-    if coding not in ("bernoulli", "poisson"):
-        raise ValueError(f"coding={coding!r} is not known; use 'bernoulli' or 'poisson'")
+    if not checks.is_one_of(coding, ("bernoulli", "poisson")):
+        raise ValueError(f"coding={checks.shown(coding)} is not known; use 'bernoulli' or 'poisson'")
+    for name, value in (("weight", weight), ("rate", rate)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+        checks.floating(name, value)
+    if not checks.is_whole(steps):
+        raise ValueError(f"steps={checks.shown(steps)} must be a whole number of at least 1")
+    if (
+        weight.dim() != 2
+        or rate.dim() < 1
+        or rate.shape[-1] != weight.shape[1]
+        or rate.device != weight.device
+    ):
+        raise ValueError(
+            f"rate of shape {tuple(rate.shape)} on {rate.device} does not fit weight of shape "
+            f"{tuple(weight.shape)} on {weight.device}; give (..., inputs) and (outputs, inputs)"
+        )
+    weight = checks.floating("weight", weight)
+    rate = checks.floating("rate", rate).to(weight.dtype)
     variance = rate * (1 - rate) if coding == "bernoulli" else rate
     return (steps * variance @ (weight**2).T).sqrt()
 
@@ -151,6 +170,8 @@ def l4_adjust(weights: Tensor | Sequence[Tensor], rule: str = "none", strength: 
     """
     check_rule(rule)
     strength = check_strength(strength)
+    if not isinstance(weights, (Tensor, Sequence)) or isinstance(weights, (str, bytes)):
+        raise TypeError(f"weights must be tensors, one for each layer, got {type(weights).__name__}")
     layers = [weights] if isinstance(weights, Tensor) else list(weights)
     if not layers:
         raise ValueError("weights is empty; give at least one layer")
@@ -197,8 +218,8 @@ def threshold_factor(norm: Tensor, strength: float) -> Tensor:
 
 def check_rule(rule: str) -> None:
     """Raise unless `rule` is one of `RULES`."""
-    if rule not in RULES:
-        raise ValueError(f"rule={rule!r} is not known; use one of {', '.join(map(repr, RULES))}")
+    if not checks.is_one_of(rule, RULES):
+        raise ValueError(f"rule={checks.shown(rule)} is not known; use one of {', '.join(map(repr, RULES))}")
 
 
 def check_strength(strength: float) -> float:

@@ -48,6 +48,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from .. import checks
 from ..coding import at_most, check_coding, check_seed, parts
 from ..terminal import track
 from . import layers
@@ -304,13 +305,15 @@ def measure_energy(
     See `snn_ext.energy.report` for what is counted, and how it compares with other counters.
     """
     for name, value in (("mac_pj", mac_pj), ("ac_pj", ac_pj)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise ValueError(f"{name}={value!r} must be a finite number of pJ, not negative")
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise ValueError(f"steps={steps!r} must be a whole number of calls, at least 1, or None")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1e300:
+            raise ValueError(f"{name}={checks.shown(value)} must be a finite number of pJ, not negative")
+    if steps is not None and not checks.is_whole(steps):
+        raise ValueError(f"steps={checks.shown(steps)} must be a whole number of calls, at least 1, or None")
     if coding is not None:
         check_coding(coding)
     check_seed(seed)
+    progress = checks.flag("progress", progress)
+    checks.batches("loader", loader)
     networks = net if isinstance(net, Mapping) else {"": net}
     if not networks:
         raise ValueError("net is empty; give at least one network")

@@ -24,11 +24,14 @@ from torch import Tensor
 
 from .penalties import Penalty
 
+from .. import checks
+
 
 def check_lambda(lam: float, name: str = "lam") -> float:
     """Return `lam` as a number that is finite and not negative, or raise."""
     if isinstance(lam, bool) or not isinstance(lam, (int, float)):
         raise TypeError(f"{name} must be a number, got {type(lam).__name__}; e.g. {name}=1e-6")
+    lam = checks.number(name, lam)
     if not 0 <= lam < math.inf:
         raise ValueError(
             f"{name}={lam} must be finite and not negative: a negative weight would reward spending energy"

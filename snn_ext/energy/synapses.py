@@ -41,6 +41,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .. import checks
 from . import layers
 from .products import ZERO_WEIGHTS
 from .tracer import REMEDY, Call, Meeting, Tracer
@@ -129,12 +130,25 @@ class Wiring:
         net = getattr(net, "_orig_mod", net)
         inputs = sample_input if isinstance(sample_input, tuple) else (sample_input,)
         inputs = tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, inputs)
-        self.batch = next((len(x) for x in tree_leaves(inputs) if isinstance(x, Tensor) and x.dim()), 1)
+        tensors = [x for x in tree_leaves(inputs) if isinstance(x, Tensor)]
+        if any(x.layout is not torch.strided or x.numel() == 0 for x in tensors):
+            raise ValueError(
+                "sample_input, or the first batch of the loader, is empty or sparse; give it samples, dense"
+            )
+        self.batch = next((len(x) for x in tensors if x.dim()), 1)
         tracer = Tracer(net, self.layers, zero_weights)
         with layers.untouched(net):
             layers.reset(net)
             net.eval()
-            tracer.run(inputs)
+            try:
+                tracer.run(inputs)
+            except Exception as error:
+                if checks.is_ours(error) and type(error) is not RuntimeError:  # torch's own, in C
+                    raise
+                raise ValueError(
+                    "the network failed on sample_input, or on the first batch of the loader "
+                    f"({type(error).__name__}: {error}); give what the network is called with"
+                ) from error
         self.unknown = tracer.unknown
         self.synapses = [Synapse(_name(m, tracer.meetings), m) for m in tracer.meetings.values()]
         self._count(tracer)

@@ -83,7 +83,9 @@ class Neuron(Checkpoints, snn.Leaky):
         threshold = checks.number_or_tensor("threshold", threshold)
         graded_spikes_factor = checks.number_or_tensor("graded_spikes_factor", graded_spikes_factor)
         self._check_reset_mechanism(reset_mechanism)
-        if state_quant and not callable(state_quant):
+        if state_quant is None or state_quant is False:
+            state_quant = False
+        elif not callable(state_quant) or isinstance(state_quant, type):
             raise TypeError(
                 f"state_quant must be callable, got {type(state_quant).__name__}; use e.g. "
                 "snntorch.functional.quant.state_quant(num_bits=4)"

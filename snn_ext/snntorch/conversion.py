@@ -112,8 +112,14 @@ def convert(
     True
     """
     beta = checks.in_range("beta", beta, 0, 1, "it is the fraction of the potential kept per step")  # type: ignore[assignment]
-    if reset_mechanism not in RESETS:
-        raise ValueError(f"reset_mechanism={reset_mechanism!r} is not known here; use 'subtract' or 'zero'")
+    if isinstance(beta, Tensor) or beta == 0:
+        raise ValueError(f"beta={checks.shown(beta)} must be a number above 0; use 1 for no leak")
+    if not checks.is_whole(num_steps):
+        raise ValueError(f"num_steps={checks.shown(num_steps)} must be a whole number of at least 1")
+    if not checks.is_one_of(reset_mechanism, RESETS):
+        raise ValueError(
+            f"reset_mechanism={checks.shown(reset_mechanism)} is not known here; use 'subtract' or 'zero'"
+        )
     net = prepare(
         ann,
         calibration,

@@ -399,6 +399,7 @@ def reset(net: nn.Module) -> None:
     ``snntorch.utils.reset`` looks at the direct children of `net` only, and then resets the neurons of
     *every* network; this one resets the neurons of `net`, all of them and no others.
     """
+    checks.network("net", net)
     for module in net.modules():
         if isinstance(module, snn.SpikingNeuron) and hasattr(module, "reset_mem"):
             module.reset_mem()

@@ -116,6 +116,8 @@ class L4Recipe(Recipe):
         tau = checks.number_or_tensor("tau", tau)  # type: ignore[assignment]
         if isinstance(tau, Tensor) or not tau > 1:
             raise ValueError(f"tau={tau} must be a number above 1, in steps; use math.inf for IFNode")
+        if not checks.is_whole(T):
+            raise ValueError(f"T={checks.shown(T)} must be a whole number of at least 1")
         if neuron_factory is not None and not callable(neuron_factory):
             raise TypeError(f"neuron_factory must be callable, got {type(neuron_factory).__name__}")
         if neuron_factory is not None and (not math.isinf(tau) or reset != "subtract"):
@@ -164,7 +166,10 @@ class L4Recipe(Recipe):
     def _neuron(self, spec: Spiking) -> nn.Module:
         v_reset = None if spec.reset == "subtract" else 0.0
         if self.neuron_factory is not None:
-            node = self.neuron_factory()
+            try:
+                node = self.neuron_factory()
+            except TypeError as error:
+                raise TypeError(f"neuron_factory failed ({error}); it is called without arguments") from error
             threshold = getattr(node, "v_threshold", None)
             if not isinstance(node, base.MemoryModule) or threshold is None:
                 raise TypeError(
