@@ -115,6 +115,7 @@ def rows_of_core():
             rows["surrogate", name] = Row(getattr(surrogate, name), dict, lambda s: s(torch.zeros(2)))
     rows["energy", "ConstantLambda"] = Row(energy.ConstantLambda, lambda: {"lam": 1e-6}, lambda s: s(0))
     rows["energy", "LinearRamp"] = Row(energy.LinearRamp, lambda: {"lam": 1e-6, "steps": 5}, lambda s: s(0))
+    rows["energy", "WhenLearning"] = Row(energy.WhenLearning, dict)
     rows["conversion", "Options"] = Row(conversion.Options, dict)
     rows["conversion", "l4_norm"] = Row(conversion.l4_norm, lambda: {"weight": torch.rand(4, 3)})
     rows["conversion", "l4_adjust"] = Row(
@@ -166,6 +167,12 @@ def rows_of_face(face):
     for name in ("balanced_spike_reg", "synaptic_reg", "total_spike_reg"):
         if hasattr(ext, name):
             rows[name] = Row(getattr(ext, name), net_and_sample, None, ("network", "layer", "sample"))
+    rows["energy", "Weighted"] = Row(
+        energy.Weighted,
+        lambda: {"penalty": energy.TotalSpikePenalty(spiking())},
+        lambda w: w.penalty.remove(),
+        ("lam",),
+    )
     rows["energy", "fan_out"] = Row(energy.fan_out, net_and_sample, None, ("network", "layer"))
     rows["energy", "measure_energy"] = Row(
         energy.measure_energy,

@@ -22,9 +22,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .penalties import Penalty
-
 from .. import checks
+from .penalties import Penalty
 
 
 def check_lambda(lam: float, name: str = "lam") -> float:

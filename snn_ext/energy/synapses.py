@@ -124,8 +124,8 @@ class Wiring:
     def __init__(
         self, net: nn.Module, sample_input: Any, zero_weights: str = "count", needed: bool = True
     ) -> None:
-        if zero_weights not in ZERO_WEIGHTS:
-            raise ValueError(f"zero_weights={zero_weights!r} is not known; use 'count' or 'skip'")
+        if not checks.is_one_of(zero_weights, tuple(ZERO_WEIGHTS)):
+            raise ValueError(f"zero_weights={checks.shown(zero_weights)} is not known; use 'count' or 'skip'")
         self.layers = layers.spiking(net, needed)
         net = getattr(net, "_orig_mod", net)
         inputs = sample_input if isinstance(sample_input, tuple) else (sample_input,)
