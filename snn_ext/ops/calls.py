@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..neurons.leaky import RESETS, Leaky, Parameters
 from ..surrogate import Surrogate
-from .gate import compute_dtype, settled
+from .gate import compute_dtype, settled, settled_grads
 
 # The numbers that c/dynamics.h knows these by, and RESETS.
 NEURONS = ("vsn", "lifb", "soft_reset_mpr")
@@ -309,7 +309,7 @@ class Kernels(NamedTuple):
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Return the gradients of `x_seq`, of `v0` if given, and of the parameters that are `wanted`."""
         x_seq, v0, *values = settled(x_seq, v0, *[p[name] for name in neuron.parameters])
-        grad_y_seq, grad_v, grad_v_seq, grad_sent = settled(grad_y_seq, grad_v, grad_v_seq, grad_sent)
+        grad_y_seq, grad_v, grad_v_seq, grad_sent = settled_grads(grad_y_seq, grad_v, grad_v_seq, grad_sent)
         flat, dtype = Flat(x_seq), compute_dtype(x_seq.dtype)
         wide = x_seq.dtype if self.half else dtype
         block, segment = self.blocks("backward", flat.steps, dtype.itemsize)

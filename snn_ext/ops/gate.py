@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -38,22 +37,24 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
         ) from None
 
 
-_negative, _zero, _layout = Tensor.is_neg, Tensor._is_zerotensor, attrgetter("layout")
-_STRIDED = {torch.strided}
+_negative, _zero = Tensor.is_neg, Tensor._is_zerotensor
 
 
 def settled(*tensors: Tensor | None) -> Sequence[Any]:
-    """Return tensors whose memory holds their values: dense, without torch's lazy negation and lazy zeros."""
+    """Return tensors whose memory holds their values, without torch's lazy negation and lazy zeros."""
     given = [tensor for tensor in tensors if tensor is not None]
-    if any(map(_negative, given)) or any(map(_zero, given)) or {*map(_layout, given)} != _STRIDED:
+    if any(map(_negative, given)) or any(map(_zero, given)):
         return [None if tensor is None else _settle(tensor) for tensor in tensors]
     return tensors
 
 
 def _settle(tensor: Tensor) -> Tensor:
-    if tensor.layout is not torch.strided:
-        tensor = tensor.to_dense()
     return torch.zeros_like(tensor) if tensor._is_zerotensor() else tensor.resolve_neg()
+
+
+def settled_grads(*grads: Tensor | None) -> Sequence[Any]:
+    """Return gradients, which may be sparse as well, in such memory."""
+    return settled(*[g if g is None or g.layout is torch.strided else g.to_dense() for g in grads])
 
 
 def check(neuron: Leaky, x_seq: Tensor, v0: Tensor, p: Parameters, power: float) -> None:

@@ -2,22 +2,19 @@
 
 The calls release the interpreter lock.  Large ones are shared by ``torch.get_num_threads()`` threads: those
 that torch has, where its OpenMP can be reached (threads of our own would contend with them, for they go on
-spinning for a while after each of torch's operations), else a small pool.  Which neurons form a block does
-not depend on the number of threads, so neither do the results.
+spinning for a while after each of torch's operations), else some that the call starts.  It returns when they
+are done, so that no interrupt comes between them and the memory that they write.  Which neurons form a block
+does not depend on the number of threads, so neither do the results.
 """
 
 from __future__ import annotations
 
-import collections
 import ctypes
 import functools
 import importlib.machinery
 import math
 import os
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,22 +55,19 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         for name in _NAMES.values():
             function = getattr(library, name)
             function.argtypes, function.restype = (ctypes.c_char_p, _Int64, _Int64), ctypes.c_int
+        share = library.snn_ext_share
+        share.argtypes = (_Pointer, _Pointer, ctypes.c_char_p, _Int64, ctypes.c_uint)
     except (OSError, AttributeError) as error:
         return None, f"{path.name} cannot be loaded ({error}); install snn-ext again"
     return library, ""
 
 
-def _find_openmp() -> tuple[Any, Any]:
-    """Return what shares a call between threads that torch has, and how they are entered; else ``None``."""
+def _find_openmp() -> Any:
+    """Return how the threads that torch has are entered, ``None`` if they cannot be reached."""
     try:
-        entry = ctypes.CDLL(torch._C.__file__).GOMP_parallel
-        share = _library.snn_ext_share if _library else None
+        return ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, _Pointer)
     except (OSError, AttributeError):
-        return None, None
-    if share is None:
-        return None, None
-    share.argtypes, share.restype = (_Pointer, _Pointer, ctypes.c_char_p, _Int64, ctypes.c_uint), ctypes.c_int
-    return share, ctypes.cast(entry, _Pointer)
+        return None
 
 
 _NAMES = {
@@ -84,7 +78,7 @@ _NAMES = {
 _library, why_not = _load()
 """The compiled library, or the reason if there is none."""
 _functions = {} if _library is None else {key: getattr(_library, name) for key, name in _NAMES.items()}
-_share_by_openmp, _openmp = _find_openmp()
+_openmp = _find_openmp()
 
 
 def blocks(what: str, steps: int, size: int) -> tuple[int, int]:
@@ -112,10 +106,8 @@ def run(call: calls.Call, threads: int = 0) -> None:
         status = function(packed, 0, count) if count else 0
     else:
         chunk = -(-count // (4 * threads * block)) * block
-        if _share_by_openmp is not None:
-            status = _share_by_openmp(_openmp, function, packed, chunk, threads)
-        else:
-            status = _share(functools.partial(function, packed), call, chunk, threads)
+        assert _library is not None
+        status = _library.snn_ext_share(_openmp, function, packed, chunk, threads)
     if status == _NO_MEMORY:
         raise MemoryError(f"snn_ext: no memory for the {call.what} pass of {count} neurons")
     if status:
@@ -125,75 +117,6 @@ def run(call: calls.Call, threads: int = 0) -> None:
 _kernels = calls.Kernels(run, blocks, half=False)
 forward: Callable[..., Any] = _kernels.forward
 backward: Callable[..., Any] = _kernels.backward
-
-
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
-_pool_lock = threading.Lock()
-
-
-def _share(function: Callable[[int, int], int], call: calls.Call, chunk: int, threads: int) -> int:
-    """Compute a call in this thread and in ``threads - 1`` others; return the largest status.
-
-    Nobody computes after it has returned or raised.  Each thread holds the call, too: should an interrupt
-    come where no Python code can catch it, what goes on is written to memory that is still the call's.
-    """
-    begins = collections.deque(range(0, call.neurons, chunk))
-    entered, left = [], []  # by helpers
-
-    def drain() -> int:
-        worst = 0
-        while True:
-            try:
-                begin = begins.popleft()
-            except IndexError:
-                return worst
-            worst = max(worst, function(begin, min(begin + chunk, call.neurons)))
-
-    def help_out() -> int:
-        entered.append(True)
-        try:
-            return drain()
-        finally:
-            left.append(True)
-
-    helpers = _submit(help_out, threads - 1)
-    try:
-        worst = drain()
-        return max([worst, *(helper.result() for helper in helpers if not helper.cancel())])
-    finally:
-        begins.clear()
-        _wait(lambda: len(left) == len(entered))
-
-
-def _wait(done: Callable[[], bool]) -> None:
-    """Wait, and let an interrupt through only then."""
-    interrupt: BaseException | None = None
-    while True:
-        try:
-            while not done():
-                time.sleep(1e-4)
-            break
-        except BaseException as error:  # a second Ctrl-C, or what another signal's handler raises
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
-
-
-def _submit(task: Callable[[], int], times: int) -> list[Future[int]]:
-    global _pool, _pool_size
-    with _pool_lock:
-        if _pool is None or _pool_size < times:
-            if _pool is not None:
-                _pool.shutdown(wait=False)
-            _pool, _pool_size = ThreadPoolExecutor(times, thread_name_prefix="snn_ext"), times
-        helpers: list[Future[int]] = []
-        try:
-            while len(helpers) < times:
-                helpers.append(_pool.submit(task))
-        except RuntimeError:  # no more threads can be started; those that were will do
-            pass
-        return helpers
 
 
 def _in_child(what: str, *arguments: Any, **options: Any) -> Any:
@@ -209,8 +132,8 @@ def _in_child(what: str, *arguments: Any, **options: Any) -> Any:
 
 def _forget() -> None:
     """Threads do not survive a fork, and OpenMP does not start others."""
-    global _pool, _pool_size, _pool_lock, _share_by_openmp, forward, backward
-    _pool, _pool_size, _pool_lock, _share_by_openmp = None, 0, threading.Lock(), None
+    global _openmp, forward, backward
+    _openmp = None
     forward, backward = functools.partial(_in_child, "forward"), functools.partial(_in_child, "backward")
 
 

@@ -37,10 +37,10 @@ def plain(*tensors: Tensor | None) -> bool:
         or torch._C._len_torch_dispatch_stack()
         or torch._C._is_torch_function_mode_enabled()
         or torch.jit.is_tracing()
-    ) and all(type(tensor) in _OWN for tensor in tensors)
+    ) and _OWN.issuperset(map(type, tensors))
 
 
-_OWN = (Tensor, torch.nn.Parameter, type(None))
+_OWN = {Tensor, torch.nn.Parameter, type(None)}
 
 
 def run(

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ..neurons.leaky import Gradients, Leaky, Parameters, Spike
 from ..surrogate import Surrogate
-from .gate import compute_dtype, settled
+from .gate import compute_dtype, settled_grads
 
 
 class Step(NamedTuple):
@@ -134,7 +134,7 @@ def backward(
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """Return the gradients of `x_seq`, of `v0` if given, and of the parameters that are `wanted`."""
     given, v0 = v0 is not None, start(v0, x_seq)
-    grad_y_seq, grad_v, grad_v_seq, grad_sent = settled(grad_y_seq, grad_v, grad_v_seq, grad_sent)
+    grad_y_seq, grad_v, grad_v_seq, grad_sent = settled_grads(grad_y_seq, grad_v, grad_v_seq, grad_sent)
     spike, slope = _forward_spike(surrogate), surrogate.gradient
     steps = list(unroll(neuron, x_seq, v0, p, spike, detach_reset=detach_reset, reset_delay=reset_delay))
     grad_x_seq = torch.empty_like(x_seq)

@@ -30,13 +30,13 @@ def test_scratch_memory_is_bounded(steps, size):
     assert rows <= max(129, 3.1 * math.sqrt(steps))
 
 
-@pytest.fixture(params=["torch's threads", "a pool"])
+@pytest.fixture(params=["torch's threads", "threads of its own"])
 def threads(request, monkeypatch):
     """Both ways of sharing a call, whatever its size."""
     monkeypatch.setattr(native, "GRAIN", 1)
-    if request.param == "a pool":
-        monkeypatch.setattr(native, "_share_by_openmp", None)
-    elif native._share_by_openmp is None:
+    if request.param == "threads of its own":
+        monkeypatch.setattr(native, "_openmp", None)
+    elif native._openmp is None:
         pytest.skip("torch has no OpenMP that can be reached here")
 
 
@@ -99,7 +99,6 @@ def test_a_forked_child_has_threads_of_its_own(monkeypatch, threads):
         return native.forward(EQUATIONS[0], x_seq, v0, p, surrogate, **when, return_v_seq=False)[1]
 
     expected = run()  # starts threads in this process
-    assert native._pool is not None or native._share_by_openmp is not None
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
     child = context.Process(target=_send, args=(queue, run))
@@ -142,6 +141,43 @@ def test_the_backward_pass_does_not_hang_in_a_forked_child():
     subprocess.run(command, check=True, env=environment, timeout=60)
 
 
+_INTERRUPTED = """
+import os, signal, sys, threading, time, torch
+from snn_ext.ops import calls, native
+from snn_ext.neurons.vsn import VSN
+from snn_ext.surrogate import from_name
+if sys.argv[1] == "threads of its own":
+    native._openmp = None
+torch.set_num_threads(2)
+x, y, v = torch.rand(400, 60_000), torch.empty(400, 60_000), torch.empty(60_000)
+numbers = calls.numbers(VSN(), from_name("atan", 2.0), False, False, False)
+values = [calls.Parameter(torch.tensor(0.5), None, 1, 1)] * 3
+call = calls.Call(
+    "forward", x.dtype, *x.shape, 256, 400, numbers, False, 2.0, 0.0, x, None, y=y, v=v, parameters=values
+)
+native.run(call)
+expected, _ = y.clone(), y.fill_(torch.nan)
+
+def interrupt():
+    time.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt).start()
+try:
+    native.run(call)
+    time.sleep(10)
+except KeyboardInterrupt:
+    sys.exit(0 if torch.equal(y, expected) else "an interrupt came before the threads were done")
+sys.exit("not interrupted")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends itself a signal")
+def test_an_interrupt_waits_for_whoever_still_writes(threads, request):
+    command = [sys.executable, "-c", _INTERRUPTED, request.node.callspec.params["threads"]]
+    subprocess.run(command, check=True, timeout=60)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -175,7 +211,8 @@ def test_unknown_numbers_run_no_other_neuron(what, wrong, size, threads):
 @pytest.mark.parametrize("flag", [2, 256, 2**40, 1.0, "yes"])
 def test_a_flag_is_packed_as_a_truth_value(flag):
     def packed(flag):
-        equations = SoftResetMPR(mpr=flag)
+        equations = SoftResetMPR()
+        equations.mpr = flag  # past the check of the constructor
         numbers = calls.numbers(equations, from_name("atan", 2.0), flag, flag, flag)
         x = torch.zeros(1, 1)
         return calls.Call("forward", x.dtype, 1, 1, 1, 1, numbers, flag, 2.0, 0.0, x, None).packed()[:120]

@@ -1,4 +1,4 @@
-/* The CPU implementation: plain C, without torch, Python or threads of its own.
+/* The CPU implementation: plain C, without torch or Python.
  *
  * snn_ext_forward_f32 and its three siblings compute neurons [begin, end) of a call, which snn_ext/ops/native.py fills
  * in.  Calls on disjoint ranges that begin at multiples of `block` may run at the same time.  They return 0, 1 if
@@ -131,12 +131,20 @@ FUNCTION void copy_out(void *to, const void *from, size_t bytes) { memcpy(to, fr
 #define SPECIALISED 0 /* double is for checking */
 #include "lanes.h"
 
-/* Share a call between threads of a runtime that the process has anyway: `parallel` is GOMP_parallel, which runs a
- * function in a number of threads and waits for them.  Each takes the next `chunk` neurons, a multiple of the block,
- * until none are left. */
-#if defined(__GNUC__)
+/* Share a call between threads, each of which takes the next `chunk` neurons, a multiple of the block, until none are
+ * left; returns when all have ended, whatever signals come.  `parallel` is GOMP_parallel of a runtime that the process
+ * has anyway, which runs a function in a number of threads; where it is NULL, threads are started for this call alone. */
+#if defined(_WIN32)
+#include <windows.h>
+typedef HANDLE Thread;
+#else
+#include <pthread.h>
+typedef pthread_t Thread;
+#endif
+
 typedef int (*Run)(const Call *, int64_t, int64_t);
 typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
+enum { MOST_THREADS = 256 };
 
 typedef struct {
     Run run;
@@ -155,9 +163,29 @@ static void take(void *shared) {
     }
 }
 
+#if defined(_WIN32)
+static DWORD WINAPI help(void *shared) { return take(shared), 0; }
+static int start(Thread *thread, Shared *s) { return (*thread = CreateThread(NULL, 0, help, s, 0, NULL)) != NULL; }
+static void join(Thread thread) { WaitForSingleObject(thread, INFINITE), CloseHandle(thread); }
+#else
+static void *help(void *shared) { return take(shared), NULL; }
+static int start(Thread *thread, Shared *s) { return pthread_create(thread, NULL, help, s) == 0; }
+static void join(Thread thread) { pthread_join(thread, NULL); }
+#endif
+
+static void take_in_threads(Shared *s, unsigned threads) {
+    Thread helpers[MOST_THREADS];
+    unsigned started = 0;
+    while (started + 1 < threads && started < MOST_THREADS && start(&helpers[started], s)) started++;
+    take(s); /* with those that could be started, be it none */
+    while (started > 0) join(helpers[--started]);
+}
+
 EXPORT int snn_ext_share(Parallel parallel, Run run, const Call *c, int64_t chunk, unsigned threads) {
     Shared shared = {run, c, 0, chunk, 0};
-    parallel(take, &shared, threads, 0);
+    if (parallel)
+        parallel(take, &shared, threads, 0);
+    else
+        take_in_threads(&shared, threads);
     return shared.status;
 }
-#endif
