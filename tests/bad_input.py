@@ -52,7 +52,7 @@ WRONG = {
 
 def ours(error, *words):
     """Whether an error is one of ours: raised by this package, and one of the words is in it."""
-    if not isinstance(error, (TypeError, ValueError, NotImplementedError, RuntimeError)):
+    if not isinstance(error, (TypeError, ValueError, NotImplementedError, RuntimeError, ImportError)):
         return False
     innermost = traceback.extract_tb(error.__traceback__)[-1].filename
     return innermost.startswith(PACKAGE) and any(word in str(error) for word in words)
@@ -161,9 +161,9 @@ def rows_of_face(face):
     for name in penalties:
         good = net_and_sample if name != "SpikingActivityLoss" else lambda: {"net": spiking()}
         words = ("network", "layer", "sample")
-        rows["energy", name] = Row(getattr(energy, name), good, watched, words)
+        rows["energy", name] = Row(getattr(ext, name, getattr(energy, name)), good, watched, words)
         if hasattr(ext, name):
-            rows[name] = Row(getattr(ext, name), good, watched, words)
+            rows[name] = rows["energy", name]
     for name in ("balanced_spike_reg", "synaptic_reg", "total_spike_reg"):
         if hasattr(ext, name):
             rows[name] = Row(getattr(ext, name), net_and_sample, None, ("network", "layer", "sample"))
@@ -198,9 +198,9 @@ def rows_of_face(face):
 
     else:
         for name in ("ac_rules", "mac_rules", "state_rules", "synop_rules"):
-            rows[name] = Row(getattr(ext, name), lambda: {"net": spiking()}, None, ("network",))
+            rows[name] = Row(getattr(ext, name), lambda: {"net": spiking()}, None, ("network", "2.0.0"))
         rows["as_native"] = Row(
-            ext.as_native, lambda: {"net": spiking()}, lambda c: c.__enter__(), ("network",)
+            ext.as_native, lambda: {"net": spiking()}, lambda c: c.__enter__(), ("network", "2.0.0")
         )
         rows["L4Recipe"] = Row(
             ext.L4Recipe,

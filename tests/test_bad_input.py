@@ -52,7 +52,8 @@ def test_what_needs_no_framework_refuses_by_name(key):
 
 
 def test_a_face_refuses_by_name(face):
-    found = {key: list(failures(row)) for key, row in bad_input.rows_of_face(face).items()}
+    rows = {id(row): (key, row) for key, row in bad_input.rows_of_face(face).items()}  # each row once
+    found = {key: list(failures(row)) for key, row in rows.values()}
     assert not {key: lines for key, lines in found.items() if lines}
 
 
