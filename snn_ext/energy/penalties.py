@@ -168,7 +168,8 @@ class Penalty:
                 f"this {type(self).__name__} was removed, and watches the network no longer; build another"
             )
         for records in self._records.values():
-            for layer in self._layers if records else ():
+            # within a transform a neuron keeps no state, by which a reset could be told
+            for layer in self._layers if records and not _functorch() else ():
                 if layer.name in records and layer.fresh():
                     self._drop(records, layer)
         grad = torch.is_grad_enabled()
