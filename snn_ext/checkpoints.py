@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from . import checks
 
@@ -20,8 +21,37 @@ OURS = ("burst", "amplitude", "activation", "tau", "w", "v_threshold")
 """What native neurons do not keep, so that it may be missing."""
 
 
+def hold(module: nn.Module, name: str, value: Tensor) -> None:
+    """Keep a constant as a buffer; one for all neurons is in no checkpoint, and survives the meta device."""
+    one = value.numel() == 1
+    if one and not value.is_meta:
+        vars(module).setdefault("_constants", {})[name] = value.item()
+    module.register_buffer(name, placed(value), persistent=not one)
+
+
+def placed(value: Tensor) -> Tensor:
+    """Return what has been computed on the CPU on the device on which modules are built now."""
+    return value.to(torch.empty(()).device) if value.device.type == "cpu" else value
+
+
 class Checkpoints:
     """A neuron that takes the checkpoints of its native counterpart, and refuses what would break it."""
+
+    def _apply(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """As natively; but what no checkpoint holds gets its value back when memory is made for it."""
+        without = list(self._without_values())
+        super()._apply(*args, **kwargs)  # type: ignore[misc]
+        for owner, name, value in without:
+            if not owner._buffers[name].is_meta:
+                owner._buffers[name].fill_(value)
+        return self
+
+    def _without_values(self: Any) -> Iterator[tuple[nn.Module, str, float]]:
+        """Yield the constants that are on the meta device, with what they are."""
+        for owner in self.modules():
+            for name, value in vars(owner).get("_constants", {}).items():
+                if owner._buffers[name].is_meta:
+                    yield owner, name, value
 
     def _adapt(self: Any, state_dict: dict[str, Any], prefix: str) -> None:
         """Change what is loaded into what this neuron keeps."""
@@ -57,9 +87,16 @@ class Checkpoints:
                 value = state_dict.pop(prefix + name)
                 if name in found:
                     owner._buffers[leaf] = value.detach().to(own[name], copy=True)
+                    vars(owner).setdefault("_constants", {})[leaf] = value.item()
         super()._load_from_state_dict(  # type: ignore[misc]
             state_dict, prefix, local_metadata, *rest
         )
+        if local_metadata.get("assign_to_params_buffers"):
+            device = next(
+                (value.device for value in found.values() if not value.is_meta), torch.device("cpu")
+            )
+            for owner, name, value in self._without_values():
+                owner._buffers[name] = torch.full_like(owner._buffers[name], value, device=device)
 
 
 def _problem(key: str, name: str, value: Any, own: Tensor) -> str:

@@ -189,3 +189,21 @@ def test_another_reset_in_the_checkpoint_is_said(face):
         neuron.load_state_dict(face.native(0.5, reset_mechanism="zero").state_dict())
     assert neuron.reset_mechanism == "subtract"
     assert neuron.reset_mechanism_val == 0
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("learn", [{}, LEARN])
+def test_constants_survive_the_meta_device(face, assign, learn):
+    x_seq = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(0)) * 2
+    for i, real in enumerate(neurons(face, **learn)):
+        net = nn.Sequential(nn.Linear(3, 3), real)
+        if face.name == "snntorch" or i == 2:  # snnTorch's own neurons cannot be built there
+            empty = copy.deepcopy(net).to("meta")
+        else:
+            with torch.device("meta"):
+                empty = nn.Sequential(nn.Linear(3, 3), neurons(face, **learn)[i])
+        loaded = empty if assign else empty.to_empty(device="cpu")
+        loaded.load_state_dict(net.state_dict(), assign=assign)
+        held = [*loaded.parameters(), *(b for name, b in loaded.named_buffers() if not name.endswith("mem"))]
+        assert not any(value.is_meta for value in held)
+        assert torch.equal(run(face, loaded[1], x_seq), run(face, real, x_seq))

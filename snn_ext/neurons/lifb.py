@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .. import checks
+from .. import checkpoints, checks
 from ..checks import Numbers
 from .leaky import Gradients, Leaky, Parameters, Spike, raised, raised_slope
 
@@ -138,34 +138,26 @@ class Burst(nn.Module):
         super().__init__()
         learn_threshold = checks.flag("learn_burst_threshold", learn_threshold)
         learn_intensity = checks.flag("learn_burst_intensity", learn_intensity)
-        level = torch.as_tensor(threshold).detach()
-        if burst_threshold is None:
-            gap = _usual_gap(level, learn_threshold)
-        else:
-            burst_threshold = torch.as_tensor(checks.number_or_tensor("burst_threshold", burst_threshold))
-            if learn_threshold and checks.any_infinite(burst_threshold):
-                raise ValueError("burst_threshold=inf must be finite when it is learned; use a large number")
-            checks.above("burst_threshold", burst_threshold, name, level)
-            if learn_threshold:
-                lowest = f"{name} + {SMALLEST_GAP:g}"
-                checks.above("burst_threshold", burst_threshold, lowest, level + SMALLEST_GAP)
-            gap = burst_threshold.detach() - level
-        intensity = torch.as_tensor(
-            checks.in_range("burst_intensity", burst_intensity, 1, torch.inf, "a burst is at least one spike")
-        )
+        with torch.device("cpu"):  # where numbers have values, also while a network is built on "meta"
+            level = torch.as_tensor(threshold).detach()
+            gap = _gap(level, burst_threshold, learn_threshold, name)
+            intensity = torch.as_tensor(
+                checks.in_range(
+                    "burst_intensity", burst_intensity, 1, torch.inf, "a burst is at least one spike"
+                )
+            ).detach()
         if checks.any_infinite(intensity):
             raise ValueError("burst_intensity=inf must be finite; use a large number")
+        if learn_intensity and checks.smallest(intensity) <= 1:
+            raise ValueError("burst_intensity=1 must be above 1 when it is learned; start it higher")
         if learn_threshold:
-            self.raw_gap = nn.Parameter(_inverse_softplus(gap - SMALLEST_GAP))
+            self.raw_gap = nn.Parameter(checkpoints.placed(_inverse_softplus(gap - SMALLEST_GAP)))
         else:
-            self.register_buffer("fixed_gap", gap, persistent=gap.numel() > 1)
+            checkpoints.hold(self, "fixed_gap", gap)
         if learn_intensity:
-            if checks.smallest(intensity) <= 1:
-                raise ValueError("burst_intensity=1 must be above 1 when it is learned; start it higher")
-            self.raw_intensity = nn.Parameter(_inverse_softplus(intensity.detach() - 1))
+            self.raw_intensity = nn.Parameter(checkpoints.placed(_inverse_softplus(intensity - 1)))
         else:
-            fixed = intensity.detach().clone()
-            self.register_buffer("fixed_intensity", fixed, persistent=fixed.numel() > 1)
+            checkpoints.hold(self, "fixed_intensity", intensity.clone())
 
     def above(self, threshold: float | Tensor) -> Tensor:
         """Return the burst threshold for `threshold`; in float32 at least, where the smallest gap counts."""
@@ -200,6 +192,19 @@ class Burst(nn.Module):
     def extra_repr(self) -> str:
         with torch.no_grad():
             return f"gap={checks.brief(self.gap)}, intensity={checks.brief(self.intensity)}"
+
+
+def _gap(level: Tensor, burst_threshold: Numbers | None, learned: bool, name: str) -> Tensor:
+    """Return what the burst threshold stands above the threshold `level`, called `name`; or raise."""
+    if burst_threshold is None:
+        return _usual_gap(level, learned)
+    above = torch.as_tensor(checks.number_or_tensor("burst_threshold", burst_threshold)).detach()
+    if learned and checks.any_infinite(above):
+        raise ValueError("burst_threshold=inf must be finite when it is learned; use a large number")
+    checks.above("burst_threshold", above, name, level)
+    if learned:
+        checks.above("burst_threshold", above, f"{name} + {SMALLEST_GAP:g}", level + SMALLEST_GAP)
+    return above - level
 
 
 def _usual_gap(threshold: Tensor, learned: bool) -> Tensor:

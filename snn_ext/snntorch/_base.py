@@ -298,7 +298,7 @@ class Neuron(Checkpoints, snn.Leaky):
                 f"this one was made with {self.reset_mechanism!r}, and keeps it",
                 stacklevel=2,
             )
-        if value is not None:
+        if value is not None and not self.reset_mechanism_val.is_meta:
             state_dict[f"{prefix}reset_mechanism_val"] = self.reset_mechanism_val
 
     def __getstate__(self) -> dict[str, Any]:

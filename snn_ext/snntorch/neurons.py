@@ -13,7 +13,7 @@ import snntorch as snn
 import torch
 from torch import Tensor, nn
 
-from .. import checks
+from .. import checkpoints, checks
 from ..checks import Numbers
 from ..neurons import activation as _activation
 from ..neurons import lifb as _lifb
@@ -373,8 +373,11 @@ class SoftResetMPR(Neuron):
             learn_graded_spikes_factor,
             reset_delay,
         )
-        held = torch.as_tensor(amplitude)
-        self.register_buffer("amplitude", held, persistent=held.numel() > 1)
+        checkpoints.hold(
+            self,
+            "amplitude",
+            torch.as_tensor(amplitude, device=None if isinstance(amplitude, Tensor) else "cpu"),
+        )
         self.mpr = mpr
         self.detach_reset = detach_reset
 

@@ -29,7 +29,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .. import checks, transient
-from ..checkpoints import Checkpoints
+from ..checkpoints import Checkpoints, hold
 from ..ops.reference import compute_dtype
 from ..surrogate import ATan, Rectangular, Sigmoid, Surrogate, Triangular
 
@@ -163,7 +163,7 @@ class _NodeBase(Checkpoints, neuron.BaseNode):
         if learn:
             setattr(self, name, torch.nn.Parameter(torch.as_tensor(value).detach().clone()))
         elif isinstance(value, Tensor):
-            self.register_buffer(name, value, persistent=value.numel() > 1)
+            hold(self, name, value)
         else:
             setattr(self, name, value)
 
