@@ -72,7 +72,7 @@ class Flat:
     """
 
     def __init__(self, x_seq: Tensor) -> None:
-        self.steps, self.shape = x_seq.shape[0], x_seq.shape[1:]
+        self.steps, *self.shape = x_seq.shape
         self.count = math.prod(self.shape)
         self.order: tuple[int, ...] | None = None  # the step's dimensions as memory has them, if not in order
         self.like = x_seq
