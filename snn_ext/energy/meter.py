@@ -51,7 +51,8 @@ class Meter:
         if self.wiring.unknown:
             raise NotImplementedError(
                 f"{self.wiring.unknown[0]}: its weights are not looked into, so what it spends is not known; "
-                "write it with linear layers or cells (nn.LSTMCell), or measure the parts around it"
+                "write it with linear layers, functional.linear, matmul or cells (nn.LSTMCell), or measure "
+                "the parts around it"
             )
         self.counts: dict[str, Tensor] = {}
         self.runs: Counter[str] = Counter()
@@ -152,6 +153,8 @@ class _Values(Placed):
         kwargs = kwargs or {}
         for product in self.found(plain_name(func), args, kwargs):
             key = self.key(product)
+            if key in self.meter.wiring.makes_weights:
+                continue
             if key not in self._synapses:
                 raise NotImplementedError(
                     f"{product.label} in {self.place or 'the network'!r}: its weights were not used on the "

@@ -39,6 +39,13 @@ UNKNOWN = frozenset(
         "tensordot",
         "chain_matmul",
         "multi_dot",
+        "linalg_multi_dot",
+        "linalg_vecdot",
+        "inner",
+        "outer",
+        "ger",
+        "kron",
+        "addcmul",
     ]
 )
 """Functions that hold products, which are not looked into."""

@@ -13,6 +13,7 @@ a neuron's recurrent weights         are synapses, too: of ``RLeaky``, and of co
 average pooling                      arrives in every window that it lies in
 max pooling, also of spike counts    the same, at most: `measure_energy` counts what is let through
 batch norm, dropout, factors         passes; a factor is a constant, such as a learned scale
+``(s[..., None, :] * w).sum(-1)``    refused, if ``w`` is learned: write ``functional.linear(s, w)``
 ReLU and alike, :math:`f(0)=0`       passes
 moved, copied, concatenated          goes where it is put, as often as it is put there
 added to spikes (residuals)          goes on with the others; several consumers add up
@@ -26,9 +27,10 @@ The last two take operations that depend on the data: `measure_energy` counts th
 fixed number for each neuron is refused, with its name and place.
 
 A layer of weights is a module and the products in its forward, whatever its weights are made of: pruned,
-normalised, quantised or computed.  A module that is called twice counts twice, in one row; a parameter that
-two modules share counts in both.  Weights that are zero count too, as in SpikingJelly's counters, or are left
-out with ``zero_weights="skip"``, as NeuroBench does it.
+normalised, quantised or computed; what computes them from parameters and buffers alone is no synapse.  A
+module that is called twice counts twice, in one row; a parameter that two modules share counts in both.
+Weights that are zero count too, as in SpikingJelly's counters, or are left out with
+``zero_weights="skip"``, as NeuroBench does it.
 """
 
 from __future__ import annotations
@@ -105,7 +107,10 @@ class Synapse:
         """The same where some of its spikes may be held back on their way."""
         self.sources, self.why = meeting.sources, meeting.why
         """Layers whose spikes count by their value, and why they have no fixed number of synapses."""
-        self.dense, self._calls = meeting.dense, meeting.calls
+        self._calls = meeting.calls
+        shapes = {shape for _, shape in meeting.dense}
+        before = [dense for call, dense in meeting.before if call == meeting.since]
+        self.dense = meeting.dense + [dense for dense in before if dense[1] in shapes]
 
     @property
     def by_value(self) -> bool:
@@ -150,10 +155,13 @@ class Wiring:
                     f"({type(error).__name__}: {error}); give what the network is called with"
                 ) from error
         self.unknown = tracer.unknown
-        self.synapses = [Synapse(_name(m, tracer.meetings), m) for m in tracer.meetings.values()]
-        self._count(tracer)
+        meetings = {key: meeting for key, meeting in tracer.meetings.items() if meeting.since}
+        self.synapses = [Synapse(_name(m, meetings), m) for m in meetings.values()]
+        self.makes_weights = tracer.meetings.keys() - meetings.keys()
+        """Places of products that no activity reaches."""
+        self._count(tracer, meetings)
 
-    def _count(self, tracer: Tracer) -> None:
+    def _count(self, tracer: Tracer, meetings: dict[tuple[str, str], Meeting]) -> None:
         self.shapes: dict[str, torch.Size] = {}
         steps: Counter[str] = Counter()
         for layer, leading, leaf in tracer.leaves[0]:
@@ -162,7 +170,7 @@ class Wiring:
             self.batch = leaf.shape[leading - 1]
         self.steps = max(steps.values(), default=1)
         leaves = [leaf for run in tracer.leaves for leaf in run]
-        for synapse, meeting in zip(self.synapses, tracer.meetings.values(), strict=True):
+        for synapse, meeting in zip(self.synapses, meetings.values(), strict=True):
             for found, total in ((synapse.drives, meeting.total), (synapse.bounds, meeting.bound)):
                 if total is not None and total.requires_grad:
                     _largest(found, total, leaves)

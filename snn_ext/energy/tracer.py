@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from . import layers
 from .layers import Layer
-from .products import UNKNOWN, Product, products
+from .products import UNKNOWN, Product, binary, products
 
 _ALIASES = {
     "iadd": "add",
@@ -152,6 +152,11 @@ _WRITES = {
 _SILENT = frozenset(["zeros", "zeros_like", "new_zeros", "zero", "empty", "empty_like", "new_empty"])
 _FILLED = frozenset(["full", "full_like", "new_full"])
 _LIKE = frozenset(["ones_like", "rand_like", "randn_like", "randint_like", "new_ones", "new_tensor", "fill"])
+_GIVEN = frozenset(["tensor", "as_tensor", "asarray", "from_numpy", "frombuffer"])
+_DRAWN = frozenset(["rand", "randn", "randint", "randperm", "normal", "bernoulli", "poisson", "multinomial"])
+"""What makes tensors of what is not seen, or of chance: no constants."""
+_KEEPS = _MOVES | _ADDS | _SCALES | _PASSES | frozenset(["mean"])
+"""What leaves products of activity and weights, element by element, to be added up."""
 REMEDY = "write it with the layers listed in snn_ext.energy.synapses, or count the parts around it"
 _LONGEST = 32
 """Calls for which spikes may stay in the states between layers, such as delays."""
@@ -230,6 +235,93 @@ class _Traces:
         self._known[storage._cdata] = storage, x.element_size(), kept
 
 
+class _Weights:
+    """What is made of parameters and buffers alone, and what activity is where it is multiplied by such.
+
+    Both are kept by memory, as traces are.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self._constants: dict[Any, tuple[Any, bool, bool]] = {}
+        """Memory, whether it is made of parameters or buffers, and whether of parameters."""
+        for learned, tensors in ((False, net.buffers()), (True, net.parameters())):
+            for x in tensors:
+                self._constants[_memory(x)] = x, True, learned
+        self._times: dict[Any, tuple[Any, Tensor]] = {}
+        """Memory of products, and the number of the weight in each element."""
+
+    def constant(self, x: Tensor) -> bool:
+        """Whether a tensor is the same whatever the input."""
+        return _memory(x) in self._constants
+
+    def holds(self, x: Tensor) -> bool:
+        """Whether a tensor is a parameter or a buffer, or made of such alone."""
+        return self._constants.get(_memory(x), (x, False, False))[1]
+
+    def learned(self, x: Tensor) -> bool:
+        """Whether parameters are in what it is made of."""
+        return self._constants.get(_memory(x), (x, False, False))[2]
+
+    def note(self, name: str, given: list[Tensor], made: list[Tensor]) -> None:
+        """Note what a function has made or written: a constant if all that it takes is one."""
+        drawn = name.removesuffix("_like") in _DRAWN or (not given and name in _GIVEN)
+        fixed = not drawn and all(map(self.constant, given))
+        held, learned = any(map(self.holds, given)), any(map(self.learned, given))
+        for x in made:
+            storage = _storage(x)
+            if fixed and storage is not None:
+                self._constants[_memory(x)] = storage, held, learned
+            else:
+                self._constants.pop(_memory(x), None)
+
+    def multiply(self, weight: Tensor, product: Tensor) -> None:
+        """Note by which weight each element of a product is multiplied."""
+        numbers = torch.arange(1.0, weight.numel() + 1, device=weight.device, dtype=torch.float64)
+        numbers = numbers.view(weight.shape).expand(product.shape)
+        before = self.numbers(product)
+        self._keep(product, numbers if before is None else numbers + math.pi * before)
+
+    def _keep(self, x: Tensor, numbers: Tensor) -> None:
+        storage = _storage(x)
+        if storage is not None:
+            flat = numbers.new_zeros(storage.nbytes() // x.element_size())
+            self._times[_memory(x)] = storage, _scattered(flat, numbers, x)
+
+    def numbers(self, x: Tensor) -> Tensor | None:
+        """Return by which weight each element is multiplied, or None."""
+        found = self._times.get(_memory(x))
+        if found is None or found[1].numel() * x.element_size() != found[0].nbytes():
+            return None
+        return _seen(found[1], x)
+
+    def follow(self, func: Any, name: str, args: Any, kwargs: Any, target: Tensor) -> bool:
+        """Follow products through a function; return whether it adds up those with different weights."""
+        found = {id(x): n for x in _tensors((args, kwargs)) if (n := self.numbers(x)) is not None}
+        if not found or name not in _KEEPS:
+            self._times.pop(_memory(target), None)
+            return False
+        if name in ("sum", "mean"):
+            numbers, rest = next(iter(found.values())), args[1:]
+            dim = kwargs.get("dim", rest[0] if rest else None)
+            dim = tuple(range(numbers.dim())) if dim is None else dim
+            keep = kwargs.get("keepdim", rest[1] if len(rest) > 1 else False)
+            least, most = numbers.amin(dim, keep), numbers.amax(dim, keep)
+            self._keep(target, most)
+            return not torch.equal(least, most)
+        if name in _MOVES:
+
+            def swap(x: Any) -> Any:
+                if not isinstance(x, Tensor) or not x.is_floating_point():
+                    return x
+                return found.get(id(x), torch.zeros_like(x, dtype=torch.float64))
+
+            args, kwargs = tree_map(swap, (args, kwargs))
+            self._keep(target, next(_tensors(func(*args, **kwargs))))
+        else:
+            self._keep(target, torch.stack([n.expand(target.shape) for n in found.values()]).sum(0))
+        return False
+
+
 def _storage(x: Tensor) -> Any:
     try:
         return x.untyped_storage()
@@ -268,7 +360,8 @@ class Meeting:
     """All that meets the weights of one place while the tracer runs."""
 
     def __init__(self, place: str, label: str, calls: int) -> None:
-        self.place, self.label, self.since = place, label, calls
+        self.place, self.label, self.since = place, label, 0
+        """Its module, what names it there, and the call of the network in which activity arrives first."""
         self.total: Tensor | None = None
         """The sum over all spikes that arrive, whose gradient is the number of synapses."""
         self.bound: Tensor | None = None
@@ -281,6 +374,8 @@ class Meeting:
         """By call of the network, and call within it."""
         self.dense: list[tuple[float, torch.Size]] = []
         """Multiplications in one call of the network, were nothing sparse, and the input's shape."""
+        self.before: list[tuple[int, tuple[float, torch.Size]]] = []
+        """The same of what is no activity, such as a state at first, and the call of the network."""
 
     def arrive(self, met: Tensor, bound: bool) -> None:
         """Add to what arrives."""
@@ -300,7 +395,6 @@ class Placed(TorchFunctionMode):
         self._places: list[tuple[str, nn.Module | None]] = [("", None)]
         self._spiking = {layer.module for layer in spiking}
         self._parameters = {_memory(parameter): name for name, parameter in net.named_parameters()}
-        self._held = {*self._parameters, *(_memory(buffer) for buffer in net.buffers())}
 
     @contextlib.contextmanager
     def placed(self) -> Iterator[None]:
@@ -327,16 +421,10 @@ class Placed(TorchFunctionMode):
         return self._places[-1][0]
 
     def found(self, name: str, args: Any, kwargs: dict[str, Any]) -> list[Product]:
-        """Return the products of a function, but of none of a neuron's own dynamics, or that make weights."""
-        if self._places[-1][1] in self._spiking:
+        """Return the products of a function, but of none of a neuron's own dynamics or a parametrisation."""
+        if self._places[-1][1] in self._spiking or "parametrizations" in self.place.split("."):
             return []
-        return [product for product in products(name, args, kwargs) if not self._makes_weights(product)]
-
-    def _makes_weights(self, product: Product) -> bool:
-        """Whether the product is within a parametrisation, or one of parameters or buffers."""
-        if "parametrizations" in self.place.split("."):
-            return True
-        return not product.layer and all(_memory(factor) in self._held for factor in product.factors)
+        return products(name, args, kwargs)
 
     def key(self, product: Product) -> tuple[str, str]:
         """Return where the product is, and what names its weights there."""
@@ -363,6 +451,7 @@ class Tracer(Placed):
         """Products that are not looked into, and meet no spikes."""
         self._layers, self._zeros = spiking, zeros
         self._traces = _Traces()
+        self._weights = _Weights(net)
         self._inside = 0
         self._silent = False
         """Whether nothing has arrived yet at some weights, as from a state that has just been reset."""
@@ -504,7 +593,8 @@ class Tracer(Placed):
         found = self.found(name, args, kwargs) or self._one_to_one(name, args, known)
         for product in found:
             self._meet(product, known)
-        if name in UNKNOWN and not self._inside:
+        several = name == "einsum" and not found and len(given) > 2
+        if (name in UNKNOWN or several) and not self._inside and not all(map(self._weights.constant, given)):
             self._look_away(name, known)
         versions = [(x, x._version) for x in given if not x.is_inference()]
         value = func(*args, **kwargs)
@@ -518,7 +608,32 @@ class Tracer(Placed):
                 if not found:
                     made = self._made(func, name, args, kwargs, known, (results or written)[0])
                 self._note(results, written, made)
+        if (results or written) and known and not self._inside:
+            self._multiply(func, name, args, kwargs, known, (results or written)[0])
+        self._weights.note(name, given, results + written)
         return value
+
+    def _multiply(
+        self, func: Any, name: str, args: Any, kwargs: Any, known: dict[int, Trace], target: Tensor
+    ) -> None:
+        """Look away from a product with weights that is written as a multiplication and a sum.
+
+        A factor for each element, or for some alike, is a scale; what it multiplies anew for several
+        outputs, or is added up over it, is multiplied by weights.
+        """
+        weights = self._weights
+        if weights.follow(func, name, args, kwargs, target):
+            self._look_away(f"a product with weights, added up by {name}", known)
+        factors = list(_tensors((args, kwargs)))
+        if name not in ("mul", "div") or len(factors) != 2:
+            return
+        for x, weight in (factors, factors[::-1]):
+            if id(x) not in known or weights.holds(x) or not weights.holds(weight):
+                continue
+            if weights.learned(weight) and x.dim() > 0 and x.numel() < target.numel():
+                self._look_away(f"a product with weights, written as {name}", {id(x): known[id(x)]})
+            elif weight.numel() > 1 and (weights.learned(weight) or not binary(weight)):
+                weights.multiply(weight, target)
 
     def _note(self, results: list[Tensor], written: list[Tensor], made: list[Trace]) -> None:
         """Note what arrives in new results of a function, or in what it has written in place."""
@@ -559,6 +674,8 @@ class Tracer(Placed):
     def _look_away(self, name: str, known: dict[int, Trace]) -> None:
         if not any(trace.sources for trace in known.values()):
             self.unknown.append(f"{name} in {self.place or 'the network'!r}")
+        elif name.startswith("a product"):
+            self._refuse(name, "it is not counted in this form; use functional.linear or matmul")
         elif "attention" in name:
             self._refuse(name, "attention multiplies spikes by spikes; write its products as such, q @ k")
         else:
@@ -577,7 +694,15 @@ class Tracer(Placed):
         key = self.key(product)
         if key not in self.meetings:
             self.meetings[key] = Meeting(*key, calls=len(self.leaves))
+        if self._makes_weights(product, traces):
+            if product.layer:
+                dense = product.dense(0, self._zeros), product.factors[0].shape
+                self.meetings[key].before.append((len(self.leaves), dense))
+            self.meetings[key].calls[-1].append(Call(0, False, None))
+            self._silent = True  # a buffer may be a state, in which something is after the first call
+            return
         meeting, site = self.meetings[key], f"{product.label} in {self.place or 'the network'!r}"
+        meeting.since = meeting.since or len(self.leaves)
         if len(self.leaves) == meeting.since:
             meeting.dense.append((product.dense(place or 0, self._zeros), product.factors[place or 0].shape))
         if place is None:
@@ -601,6 +726,14 @@ class Tracer(Placed):
             meeting.why = meeting.why or ("" if spikes else trace.why)
         part = mask if isinstance(mask, Tensor) and not bound else None
         meeting.calls[-1].append(Call(place, bound or part is not None, part, spikes))
+
+    def _makes_weights(self, product: Product, traces: list[Trace | None]) -> bool:
+        """Whether no activity is in a product, but parameters and buffers, or what is made of them."""
+        if self._inside and product.layer:  # what a neuron holds at first
+            return False
+        if any(trace is not None and trace.sources for trace in traces):
+            return False
+        return all(map(self._weights.holds, product.factors))
 
     def _input(self, product: Product, traces: list[Trace | None]) -> int | None:
         """Return which factor of a product is its input; None if both are the activity of neurons."""

@@ -526,3 +526,132 @@ class TestRecurrence:
         )
         with pytest.raises(NotImplementedError, match="spikes stay in it"):
             fan_out(net, torch.rand(1, 4))
+
+
+class Written(nn.Module):
+    """A layer of weights, written as a function of its input and of itself."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.w = nn.Parameter(torch.rand(6, 8) + 0.1)
+        self.a, self.b = nn.Parameter(torch.rand(2, 8)), nn.Parameter(torch.rand(6, 2))
+        self.square = nn.Parameter(torch.rand(6, 6))
+        self.k = nn.Parameter(torch.rand(8))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+AS_SUMS = {
+    "last": lambda net, s: (s.unsqueeze(-2) * net.w).sum(-1),
+    "first": lambda net, s: (net.w.t() * s[..., None]).sum(1),
+    "mean": lambda net, s: (s.unsqueeze(-2) * net.w).mean(-1),
+    "by the inverse": lambda net, s: (s.unsqueeze(-2) / net.w).sum(-1),
+    "computed": lambda net, s: (s.unsqueeze(-2) * (net.w + 0.5 * net.b @ net.a)).sum(-1),
+    "copied first": lambda net, s: (s.unsqueeze(-2).repeat(1, 6, 1) * net.w).sum(-1),
+    "a dot product": lambda net, s: (s * net.k).sum(-1, keepdim=True).expand(-1, 6),
+    "with a bias, moved": lambda net, s: (
+        (s.unsqueeze(1).expand(-1, 6, -1) * net.w + 1).permute(2, 0, 1).clone().sum(0)
+    ),
+    "inner": lambda net, s: torch.inner(s, net.w),
+    "addcmul": lambda net, s: torch.addcmul(torch.zeros(1), s.unsqueeze(-2), net.w).sum(-1),
+    "three factors": lambda net, s: torch.einsum("ni,ri,or->no", s, net.a, net.b),
+}
+
+
+class TestProductsWrittenAsSums:
+    @pytest.mark.parametrize("name", AS_SUMS)
+    def test_are_refused_by_place_with_the_remedy(self, face, name):
+        net = nn.Sequential(face.lif(threshold=0.1), Written(AS_SUMS[name]), face.lif(), nn.Linear(6, 3))
+        x = torch.rand(2, 8)
+        for count in (fan_out, measured, SynapticPenalty):
+            with pytest.raises(NotImplementedError, match=r"in '1': .*write it with"):
+                count(net, x)
+
+    @pytest.mark.parametrize("name", AS_SUMS)
+    def test_are_refused_where_they_meet_the_input(self, face, name):
+        first = Written(AS_SUMS[name])
+        with pytest.raises(NotImplementedError, match=r"in '0': its weights .*functional\.linear, matmul"):
+            measured(nn.Sequential(first, nn.ReLU(), nn.Linear(6, 3)), torch.rand(2, 8))
+        psi = fan_out(nn.Sequential(first, face.lif(), nn.Linear(6, 3)), torch.rand(2, 8))
+        assert psi["1"].tolist() == [3] * 6
+
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda net, s: s * net.k,
+            lambda net, s: s * net.k[:, None].squeeze(-1).expand(len(s), 8),
+            lambda net, s: (s.unsqueeze(-2) * net.k[:1]).expand(-1, 2, -1).sum(-2),
+            lambda net, s: (s.view(-1, 2, 4) * net.k[:4]).sum(1).repeat(1, 2),
+        ],
+    )
+    def test_scales_are_none(self, face, function):
+        net = nn.Sequential(face.lif(), Written(function), nn.Linear(8, 3))
+        assert set(fan_out(net, torch.rand(2, 8))["0"].tolist()) <= {3, 6}
+        assert [row.name for row in measured(net, torch.rand(2, 8)).rows] == ["2"]
+
+
+COMPUTED = {
+    "adapted": lambda net, x: functional.linear(x, net.w + (net.b * 0.5) @ net.a),
+    "a chain": lambda net, x: x @ (net.square.sigmoid() @ net.square.sigmoid().T @ net.w).T,
+    "a linear function of parameters": lambda net, x: functional.linear(
+        x, functional.linear(net.b.tanh(), net.a.t())
+    ),
+    "put into zeros": lambda net, x: x @ (filled(net.square) @ net.w).T,
+    "an identity beside": lambda net, x: x @ ((torch.eye(6) + net.square * 0.5) @ net.w).T,
+}
+
+
+def filled(weights):
+    made = torch.zeros(6, 6)
+    made[:, :3] = weights[:, :3]
+    return made
+
+
+class TestProductsThatMakeWeights:
+    @pytest.mark.parametrize("name", COMPUTED)
+    def test_are_no_synapses(self, face, name):
+        def net(layer):
+            torch.manual_seed(0)
+            return nn.Sequential(face.lif(threshold=0.1), layer)
+
+        x = torch.rand(3, 8)
+        (found,) = measured(net(Written(COMPUTED[name])), x).rows
+        (plain,) = measured(net(nn.Linear(8, 6)), x).rows
+        assert found == plain
+        assert (found.name, found.source, found.mac, found.twin) == ("1", "0", 0, 48)
+        assert fan_out(net(Written(COMPUTED[name])), x)["0"].tolist() == [6] * 8
+
+    @pytest.mark.parametrize("loop", [False, True])
+    @pytest.mark.parametrize("first", ["learned", "computed", "buffer"])
+    def test_a_state_that_is_made_of_parameters_at_first_drives_them_later(self, face, first, loop):
+        class Own(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.into, self.back, self.lif = nn.Linear(3, 4), nn.Linear(4, 4), face.lif(threshold=0.1)
+                self.last = None
+                if first == "buffer":
+                    self.register_buffer("first", torch.zeros(4))
+                else:
+                    self.first = nn.Parameter(torch.zeros(4))
+
+            def step(self, x):
+                start = self.first * 0.5 if first == "computed" else self.first
+                last = start.expand(len(x), 4) if self.last is None else self.last
+                self.last = self.lif(self.into(x) + self.back(last))
+                return self.last
+
+            def forward(self, x):
+                if not loop:
+                    return self.step(x)
+                self.last = None
+                return torch.stack([self.step(x) for _ in range(STEPS)])
+
+        net, x = Own(), torch.rand(2, 3)
+        assert fan_out(net, x)["lif"].tolist() == [4] * 4
+        net.last = None
+        rows = {row.name: row for row in measure_energy(net, [x], steps=1 if loop else STEPS).rows}
+        assert rows["back"].twin == 16
+        assert rows["into"].twin == 12
+        assert rows["back"].source == "lif"
