@@ -315,6 +315,9 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     for name in ("data", "folder"):
         if not problem and Path(getattr(arguments, name)).is_file():
             problem = f"--{name} {getattr(arguments, name)} is a file; name a folder"
+    folder = Path(arguments.folder).resolve()
+    there = next(path for path in (folder, *folder.parents) if path.exists())  # it is made when it is needed
+    problem = problem or write_problem([there / "probe"], "snn-ext reproduce", option="--folder")
     _refuse_if(problem)
     from .reproduce.run import run
 

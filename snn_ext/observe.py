@@ -27,7 +27,7 @@ class Observer:
     """Averages what a neuron measures, over everything that it is shown."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, Any] = {}
         self.count = 0
 
     def see(
@@ -42,19 +42,20 @@ class Observer:
         with torch.no_grad():
             for step in reference.unroll(neuron, x_seq, v0, p, surrogate, **options):
                 for name, values in neuron.measure(step.h, step.o, p, surrogate).items():
-                    total = float(values.expand(step.h.shape).sum(dtype=torch.float64))
+                    total = values.expand(step.h.shape).sum(dtype=torch.float64)
                     self.sums[name] = self.sums.get(name, 0.0) + total
                 self.count += step.h.numel()
 
     def means(self) -> dict[str, float]:
-        return {name: total / self.count for name, total in self.sums.items()}
+        return {name: float(total) / self.count for name, total in self.sums.items()}
 
 
 class Rates:
     """Averages the spikes that a native layer sends, over everything that it is shown."""
 
     def __init__(self) -> None:
-        self.spikes, self.count = 0.0, 0
+        self.spikes: Any = 0.0
+        self.count = 0
         self.hidden = False
         """Whether an inner block takes over."""
 
@@ -63,11 +64,11 @@ class Rates:
 
     def see(self, layer: Layer, spikes: Tensor, leading: int, steps: int, power: float) -> None:
         if not self.hidden:
-            self.spikes += float(spikes.detach().sum(dtype=torch.float64))
+            self.spikes = self.spikes + spikes.detach().sum(dtype=torch.float64)
             self.count += spikes.numel()
 
     def means(self) -> dict[str, float]:
-        return {"firing_rate": self.spikes / self.count}
+        return {"firing_rate": float(self.spikes) / self.count}
 
 
 class Observations(dict[str, dict[str, float]]):

@@ -118,7 +118,7 @@ def whole(file: Path) -> Iterator[Path]:
         raise
 
 
-def write_problem(files: Iterable[Path], command: str, room: int = 1 << 20) -> str:
+def write_problem(files: Iterable[Path], command: str, room: int = 1 << 20, option: str = "--output") -> str:
     """Return in one line why these files cannot be written, or ``""``.
 
     Tries it, with a file of `room` bytes in each folder.
@@ -126,16 +126,15 @@ def write_problem(files: Iterable[Path], command: str, room: int = 1 << 20) -> s
     for file in files:
         folder = file.resolve().parent
         if file.is_dir():
-            return f"{file} is a folder, no file to write; choose another file with --output"
+            return f"{file} is a folder, no file to write; choose another file with {option}"
         try:
             if file.exists():
                 file.open("ab").close()
             with tempfile.TemporaryFile(dir=folder) as probe:
                 probe.write(bytes(room))
         except OSError as error:
-            return (
-                f"{command} cannot write into {folder}; choose another file with --output ({reason(error)})"
-            )
+            another = "another file" if option == "--output" else "another"
+            return f"{command} cannot write into {folder}; choose {another} with {option} ({reason(error)})"
     return ""
 
 

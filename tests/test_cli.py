@@ -56,6 +56,16 @@ def test_demo_refuses_an_unwritable_place_before_it_trains(capsys):
     assert "cannot write into /nowhere/at; choose another file with --output" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="no folder that takes no file")
+def test_a_study_refuses_an_unwritable_folder_before_it_looks_for_data(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["reproduce", "conversion", "--folder", "/proc/kept"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("snn-ext reproduce cannot write into /proc; choose another with --folder")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["folder", "picture", "picture.xyz"])
 def test_demo_refuses_what_is_no_picture_before_it_trains(name, tmp_path, capsys):
     (tmp_path / "folder").mkdir()
@@ -325,7 +335,7 @@ def test_demo_trains_every_arm_and_draws(tmp_path, capsys):
     assert "VSN + LIF, seed 0" in vsn
     for part, graded in ((lif, False), (vsn, True)):
         rows = {cells[0]: cells for cells in map(str.split, part.splitlines()) if cells}
-        operations = [[int(rows[f"net.{i}"][j].replace(",", "")) for j in (-4, -3)] for i in (0, 2, 4)]
+        operations = [[int(rows[f"net.{i}"][j].replace(",", "")) for j in (-5, -4)] for i in (0, 2, 4)]
         assert operations[0][0] == 0  # events
         assert operations[0][1] > 0
         assert [mac > 0 for mac, _ in operations[1:]] == [graded, False]

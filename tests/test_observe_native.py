@@ -149,3 +149,19 @@ def test_layers_whose_spikes_cannot_be_counted_say_so(name, what):
         observe(strange),
     ):
         pass
+
+
+def test_a_compiled_native_network_is_seen_without_leaving_the_graph(face, caplog):
+    net = native(face)
+    with observe(net) as expected:
+        face.run(net, X_SEQ)
+    torch._logging.set_logs(graph_breaks=True)
+    try:
+        with observe(net) as seen, caplog.at_level("DEBUG"):
+            face.run(torch.compile(net, backend="eager"), X_SEQ)
+    finally:
+        torch._logging.set_logs()
+    assert "Tensor.item" not in caplog.text
+    assert seen.keys() == expected.keys()
+    for name, means in seen.items():
+        assert means["firing_rate"] == pytest.approx(expected[name]["firing_rate"])

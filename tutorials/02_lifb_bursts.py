@@ -349,7 +349,7 @@ def write(path, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
-        nir.write(path, export_to_nir(net, x_test[0], ignore_dims=[0], **options))
+        nir.write(path, export_to_nir(net, x_test[0], **options))
     return nir.read(path)
 
 

@@ -75,17 +75,14 @@ class Report(tuple[Layer, ...]):
 
     def _outcome(self) -> list[str]:
         """Return what it came to: the energy, beside that of the ReLU network, at the accuracy reached."""
-        shown = f"{self.steps} step{'' if self.steps == 1 else 's'}, {INPUT[self.coding]}"
-        lines = [] if self.accuracy is None else [f"accuracy {100 * self.accuracy:.1f} % after {shown}"]
+        reached = "" if self.accuracy is None else f"accuracy {100 * self.accuracy:.1f} % "
+        steps = f"{self.steps} step{'' if self.steps == 1 else 's'}"
+        line = f"{reached}after {steps}, {INPUT[self.coding]}"
         if self.energy is None:
-            return [*lines, f"energy is not counted: {self.uncounted}"]
+            return [line, f"energy is not counted: {self.uncounted}"]
         spent, before = self.energy.total_pj, self.energy.twin_pj
-        return [
-            *lines,
-            f"energy {spent / 1e3:,.2f} nJ over {shown}; as a ReLU network {before / 1e3:,.2f} nJ: "
-            f"{spent / before:.2f} times",
-            self.energy.basis,
-        ]
+        times = f"{spent / before:.2f} times the ReLU network's {before / 1e3:,.2f} nJ"
+        return [line, f"energy {spent / 1e3:,.2f} nJ, {times}", self.energy.basis]
 
 
 def measure(

@@ -40,6 +40,7 @@ import dataclasses
 import importlib.metadata
 import math
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -124,10 +125,11 @@ class EnergyReport:
 
     @property
     def basis(self) -> str:
-        """What the numbers rest on."""
-        return (
+        """What the numbers rest on, in lines that fit a terminal."""
+        return textwrap.fill(
             f"per sample, mean of {self.samples}; MAC {self.mac_pj} pJ, AC {self.ac_pj} pJ; twin: the same "
-            f"weights without spikes and time; rough: twin x firing rate x steps; {self.versions}"
+            f"weights without spikes and time; rough: twin x firing rate x steps; {self.versions}",
+            98,
         )
 
     def __str__(self) -> str:

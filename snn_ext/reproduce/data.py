@@ -140,12 +140,21 @@ def _through_torchvision(name: str, folder: str | Path) -> tuple[Any, Any]:
         with _quiet():
             train, test = (source(folder, train=train, download=True) for train in (True, False))
     except Exception as error:  # torchvision's and urllib's, of many kinds
+        _remove_empty(Path(folder))
         where = source.mirrors[0] if hasattr(source, "mirrors") else source.url
         raise RefusedError(
             f"{SOURCES[name]} is not in {folder} and cannot be downloaded from {where} "
             f"({reason(error)}); bring it there by hand: {_wanted(name, Path(folder) / f'{name}.npz')}"
         ) from error
     return train, test
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folders that a download has made and not filled."""
+    inside = (path for path in sorted(folder.rglob("*"), reverse=True) if path.is_dir())
+    for empty in (*inside, folder):
+        with contextlib.suppress(OSError):  # there is something in it
+            empty.rmdir()
 
 
 @contextlib.contextmanager

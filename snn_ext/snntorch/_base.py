@@ -257,6 +257,8 @@ class Neuron(Checkpoints, snn.Leaky):
             y_seq = y_seq * factor.to(y_seq.dtype)
         if torch.compiler.is_compiling():
             self._buffers["mem"] = new
+            if self._before:
+                self._before = ()  # not known, as after `multi_step`
             show(winners)
             return y_seq, new
         before = self._buffers["mem"], self._before

@@ -939,6 +939,17 @@ def test_what_the_last_step_has_reset_keeps_no_graph(cls):
     assert node() is None
 
 
+def test_what_a_compiled_step_has_reset_is_not_known(cls):
+    lif = cls(0.5, 0.5, init_hidden=True)
+    compiled = torch.compile(lif, backend="eager", fullgraph=True)
+    lif(torch.zeros(1, 3))
+    assert hasattr(lif, "reset")
+    compiled(torch.full((1, 3), 1.5))
+    assert not hasattr(lif, "reset")
+    lif(torch.zeros(1, 3))
+    assert lif.reset.tolist() == [[1.0, 1.0, 1.0]]
+
+
 def test_steps_with_winners_fail_as_a_whole(cls):
     penalty = TotalSpikePenalty(lif := cls(0.5, 0.5, init_hidden=True, inhibition=True))
     lif.multi_step(torch.rand(2, 4, 3))
