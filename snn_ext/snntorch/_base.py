@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import snntorch as snn
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from .. import checks, functional, transient
 from ..checkpoints import Checkpoints
@@ -354,8 +356,10 @@ def _number(value: Tensor) -> float | None:
     """Return what a constant number on the CPU is, or ``None`` if that cannot be seen for free."""
     if torch.compiler.is_compiling() or type(value) is not Tensor or value.requires_grad or value.dim():
         return None
-    if torch._C._len_torch_dispatch_stack():  # a mode of fake tensors has no numbers
-        return None
+    if torch._C._len_torch_dispatch_stack() and any(
+        isinstance(mode, FakeTensorMode) for mode in _get_current_dispatch_mode_stack()
+    ):
+        return None  # there are no numbers
     seen = value.device.type == "cpu" and value.is_floating_point() and not functional._transformed(value)
     return value.item() if seen else None
 
