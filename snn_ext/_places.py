@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-MODULES = ("snntorch", "spikingjelly", "energy", "conversion", "observe", "events", "surrogate", "functional")
-"""What users import from."""
+MODULES = ("energy", "conversion", "observe", "events", "surrogate", "functional", "snntorch", "spikingjelly")
+"""What users import from; what needs no framework comes first."""
 
 
 def where(name: str) -> str:

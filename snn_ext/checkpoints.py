@@ -29,6 +29,11 @@ def hold(module: nn.Module, name: str, value: Tensor) -> None:
     module.register_buffer(name, placed(value), persistent=not one)
 
 
+def valued(value: float | Tensor) -> Tensor:
+    """Return a number on the CPU, where it has a value also while a network is built on the meta device."""
+    return value.detach() if isinstance(value, Tensor) else torch.tensor(value, device="cpu")
+
+
 def placed(value: Tensor) -> Tensor:
     """Return what has been computed on the CPU on the device on which modules are built now."""
     return value.to(torch.empty(()).device) if value.device.type == "cpu" else value

@@ -79,8 +79,9 @@ def network(name: str, net: Any) -> None:
 
 def batches(name: str, loader: Any) -> None:
     """Raise unless `loader` gives batches."""
-    whole = isinstance(loader, (str, bytes)) or (isinstance(loader, Tensor) and not loader.dim())
-    if whole or not hasattr(loader, "__iter__") or isinstance(loader, type):
+    if isinstance(loader, Tensor):
+        raise TypeError(f"{name} must give batches, got one tensor; give [images], or images.split(64)")
+    if isinstance(loader, (str, bytes)) or not hasattr(loader, "__iter__") or isinstance(loader, type):
         raise TypeError(f"{name} must give batches, got {type(loader).__name__}")
 
 

@@ -138,14 +138,10 @@ class Burst(nn.Module):
         super().__init__()
         learn_threshold = checks.flag("learn_burst_threshold", learn_threshold)
         learn_intensity = checks.flag("learn_burst_intensity", learn_intensity)
-        with torch.device("cpu"):  # where numbers have values, also while a network is built on "meta"
-            level = torch.as_tensor(threshold).detach()
-            gap = _gap(level, burst_threshold, learn_threshold, name)
-            intensity = torch.as_tensor(
-                checks.in_range(
-                    "burst_intensity", burst_intensity, 1, torch.inf, "a burst is at least one spike"
-                )
-            ).detach()
+        intensity = checkpoints.valued(
+            checks.in_range("burst_intensity", burst_intensity, 1, torch.inf, "a burst is at least one spike")
+        )
+        gap = _gap(checkpoints.valued(threshold), burst_threshold, learn_threshold, name)
         if checks.any_infinite(intensity):
             raise ValueError("burst_intensity=inf must be finite; use a large number")
         if learn_intensity and checks.smallest(intensity) <= 1:
@@ -198,7 +194,7 @@ def _gap(level: Tensor, burst_threshold: Numbers | None, learned: bool, name: st
     """Return what the burst threshold stands above the threshold `level`, called `name`; or raise."""
     if burst_threshold is None:
         return _usual_gap(level, learned)
-    above = torch.as_tensor(checks.number_or_tensor("burst_threshold", burst_threshold)).detach()
+    above = checkpoints.valued(checks.number_or_tensor("burst_threshold", burst_threshold))
     if learned and checks.any_infinite(above):
         raise ValueError("burst_threshold=inf must be finite when it is learned; use a large number")
     checks.above("burst_threshold", above, name, level)

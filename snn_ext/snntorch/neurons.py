@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import snntorch as snn
-import torch
 from torch import Tensor, nn
 
 from .. import checkpoints, checks
@@ -373,11 +372,7 @@ class SoftResetMPR(Neuron):
             learn_graded_spikes_factor,
             reset_delay,
         )
-        checkpoints.hold(
-            self,
-            "amplitude",
-            torch.as_tensor(amplitude, device=None if isinstance(amplitude, Tensor) else "cpu"),
-        )
+        checkpoints.hold(self, "amplitude", checkpoints.valued(amplitude))
         self.mpr = mpr
         self.detach_reset = detach_reset
 

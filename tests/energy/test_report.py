@@ -132,6 +132,12 @@ class TestSteps:
             measured(network(face), [images[0] + 1], coding="poisson")
 
 
+def test_a_tensor_is_no_loader(face):
+    net, x = nn.Sequential(face.linear(4, 3), face.lif()), torch.rand(5, 4)
+    with pytest.raises(TypeError, match=r"loader must give batches, got one tensor; give \[images\]"):
+        measure_energy(net, x, progress=False)
+
+
 class TestWithoutSpikes:
     def test_every_weight_is_a_multiplication_once(self):
         torch.manual_seed(0)
