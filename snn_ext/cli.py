@@ -317,7 +317,8 @@ def _reproduce(arguments: argparse.Namespace) -> int:
             problem = f"--{name} {getattr(arguments, name)} is a file; name a folder"
     folder = Path(arguments.folder).resolve()
     there = next(path for path in (folder, *folder.parents) if path.exists())  # it is made when it is needed
-    problem = problem or write_problem([there / "probe"], "snn-ext reproduce", option="--folder")
+    if not problem and there.is_dir():
+        problem = write_problem([there / "probe"], "snn-ext reproduce", option="--folder")
     _refuse_if(problem)
     from .reproduce.run import run
 

@@ -372,6 +372,8 @@ def run(
     start = _initial_potential(named("v0"), v0, x_seq)
     constant = v0 is None or not (v0.requires_grad or _transformed(v0))
     surrogate = _surrogate(named("surrogate"), surrogate, strict)
+    if state_quant is not None:
+        state_quant = functools.partial(_quantised, state_quant)
     when = {"detach_reset": detach_reset, "reset_delay": reset_delay, "constant_start": constant}
     if observer is not None:
         seen_from = reference.start(start, x_seq)
@@ -409,6 +411,17 @@ def run(
 
     y_seq, *rest = _stack(steps, x_seq.dtype, reset_delay, return_v_seq, count if power else None)
     return operators.only_step(y_seq) if single else y_seq, *rest
+
+
+def _quantised(state_quant: Callable[[Tensor], Tensor], h: Tensor) -> Tensor:
+    """Return a potential as `state_quant` has it, or raise: what it leaves is the state of the next step."""
+    found = state_quant(h)
+    if not isinstance(found, Tensor) or found.shape != h.shape:
+        raise TypeError(
+            f"state_quant must return a potential of the shape that it is given, {tuple(h.shape)}, but "
+            f"returned {checks.shown(found)}"
+        )
+    return found
 
 
 def _stack(

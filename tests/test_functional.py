@@ -668,3 +668,12 @@ BAD_OWN = {
 def test_bad_input_gets_one_clear_error(neuron, wrong, error, message):
     with pytest.raises(error, match=message):
         neuron(**{"x_seq": torch.zeros(3, 4, 5), **wrong})
+
+
+@pytest.mark.parametrize("quant", [len, lambda h: None, lambda h: h[0]])
+def test_a_quantised_state_keeps_its_shape(quant):
+    with pytest.raises(TypeError, match=r"state_quant must return a potential of the shape .*\(4, 3\)"):
+        F.lifb(
+            torch.rand(2, 4, 3), decay=0.5, threshold=1.0, burst_threshold=2.0, burst_intensity=2.0,
+            state_quant=quant,
+        )  # fmt: skip

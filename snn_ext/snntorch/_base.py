@@ -346,10 +346,20 @@ def register_copy(neuron: snn.SpikingNeuron) -> None:
     """Make snnTorch's utilities reach a copy; weakly, so that it can be freed."""
     instances = snn.SpikingNeuron.instances
 
-    def forget(dead: Any) -> None:
-        instances[:] = [neuron for neuron in instances if neuron is not dead]
+    def forget(dead: Any) -> None:  # the list may be gone through by its length just now
+        for i, held in enumerate(instances):
+            if held is dead:
+                instances[i] = _Gone()
 
+    instances[:] = [held for held in instances if type(held) is not _Gone]
     instances.append(weakref.proxy(neuron, forget))
+
+
+class _Gone:
+    """Stands where a copy was that has been freed; snnTorch's utilities pass it by."""
+
+    def __getattr__(self, name: str) -> Tensor:
+        return torch.zeros(0)
 
 
 def _number(value: Tensor) -> float | None:

@@ -530,7 +530,9 @@ def test_copies_are_freed_with_their_network(cls):
     assert len(snn.SpikingNeuron.instances) == 4
     del snapshots
     gc.collect()
-    assert len(snn.SpikingNeuron.instances) == 1
+    assert [isinstance(held, snn.SpikingNeuron) for held in snn.SpikingNeuron.instances].count(True) == 1
+    copy.deepcopy(net)  # what is left of the others goes with the next copy
+    assert len(snn.SpikingNeuron.instances) <= 2
     utils.reset(net)
 
 
@@ -937,6 +939,30 @@ def test_what_the_last_step_has_reset_keeps_no_graph(cls):
     del x
     gc.collect()
     assert node() is None
+
+
+def test_copies_may_be_freed_while_all_neurons_are_reset(cls):
+    lif = cls(0.5, init_hidden=True)
+    lif(torch.rand(4, 3))
+    copies = [copy.deepcopy(lif) for _ in range(5)]
+    before = len(snn.SpikingNeuron.instances)
+
+    class Last(snn.Leaky):
+        """Frees the copies in the middle of snnTorch's loop over the list of all neurons."""
+
+        def __setattr__(self, name, value):
+            if name == "mem":
+                copies.clear()
+                gc.collect()
+            super().__setattr__(name, value)
+
+    instances = snn.SpikingNeuron.instances
+    instances.insert(0, last := Last(0.5))  # goes first
+    utils.reset(nn.Sequential(lif))
+    assert not lif.mem.any()
+    instances[:] = [neuron for neuron in instances if neuron is not last]
+    copy.deepcopy(lif)
+    assert len(instances) <= before - 4
 
 
 def test_what_a_compiled_step_has_reset_is_not_known(cls):

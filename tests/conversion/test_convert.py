@@ -443,7 +443,7 @@ def test_activations_that_overflow_on_calibration_data_are_refused_by_layer():
         ([(torch.rand(4, 3, 16, 16), torch.full((4,), 5))], ValueError, "value of 5, but .* labelled 0 to 4"),
         ([(torch.rand(4, 3, 16, 16), torch.full((4,), -1))], ValueError, "value of -1, but"),
         ([torch.rand(4, 3, 16, 16)], TypeError, "must yield pairs of tensors.*got a Tensor"),
-        (torch.rand(4, 3, 16, 16), TypeError, "must yield pairs of tensors"),
+        (torch.rand(4, 3, 16, 16), TypeError, "must give batches, got one tensor"),
         ([(torch.rand(4, 3, 16, 16), [0, 1, 2, 3])], TypeError, "must yield pairs of tensors"),
     ],
 )
