@@ -1,5 +1,6 @@
 """The command line: what it says and returns, and the demo from end to end at a small size."""
 
+import functools
 import importlib
 import importlib.util
 import io
@@ -124,6 +125,8 @@ def test_version_and_help(capsys):
 
 
 def run(*arguments, **named):
+    if sys.platform != "win32":  # a job in the background, as these tests may be, ignores Ctrl-C
+        named["preexec_fn"] = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "snn_ext", *arguments],
         stdout=subprocess.PIPE,

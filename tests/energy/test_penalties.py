@@ -358,9 +358,7 @@ class TestLife:
             run(face, net, x_seq)
             penalty().backward()
             gc.collect()
-            held.append(
-                sum(issubclass(type(o), torch.Tensor) and o.grad_fn is not None for o in gc.get_objects())
-            )
+            held.append(sum(type(o) is torch.Tensor and o.grad_fn is not None for o in gc.get_objects()))
             assert not any(penalty._records.values())
         assert held[-1] <= held[0]  # tensors with a graph, also those that other tests left behind
 

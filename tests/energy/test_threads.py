@@ -173,9 +173,9 @@ def test_what_a_network_holds_is_there_at_any_time_and_afterwards(face, x):
     states = {name: value.clone() for name, value in net.named_buffers()}
     del net[-2].new
     net[-2].plain = "before"
+    net.train()  # the surrogate, too, which is shared with other networks in SpikingJelly
     keys = [list(vars(module)) for module in net.modules()]
     attributes = [dict(vars(module)) for module in net.modules()]
-    net.train()
     with Measured(net, lambda: measure_energy(net, [x], progress=False)) as measured:
         assert not net[1].training
         assert all(name in vars(m) for m, names in zip(net.modules(), keys, strict=True) for name in names)
