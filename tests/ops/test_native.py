@@ -135,10 +135,10 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_the_backward_pass_does_not_hang_in_a_forked_child():
+def test_the_backward_pass_does_not_hang_in_a_forked_child(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-W", "ignore", "-c", _GRADIENTS_IN_A_CHILD]
-    subprocess.run(command, check=True, env=environment, timeout=60)
+    subprocess.run(command, check=True, env=environment, timeout=60, cwd=tmp_path)  # not the sources
 
 
 _INTERRUPTED = """
@@ -148,6 +148,7 @@ from snn_ext.neurons.vsn import VSN
 from snn_ext.surrogate import from_name
 if sys.argv[1] == "threads of its own":
     native._openmp = None
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 torch.set_num_threads(2)
 x, y, v = torch.rand(400, 60_000), torch.empty(400, 60_000), torch.empty(60_000)
 numbers = calls.numbers(VSN(), from_name("atan", 2.0), False, False, False)
@@ -173,9 +174,9 @@ sys.exit("not interrupted")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends itself a signal")
-def test_an_interrupt_waits_for_whoever_still_writes(threads, request):
+def test_an_interrupt_waits_for_whoever_still_writes(threads, request, tmp_path):
     command = [sys.executable, "-c", _INTERRUPTED, request.node.callspec.params["threads"]]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=60, cwd=tmp_path)  # not the sources, which have no library
 
 
 @pytest.mark.parametrize(
