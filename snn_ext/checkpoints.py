@@ -55,7 +55,8 @@ class Checkpoints:
         """Yield the constants that are on the meta device, with what they are."""
         for owner in self.modules():
             for name, value in vars(owner).get("_constants", {}).items():
-                if owner._buffers[name].is_meta:
+                kept = owner._buffers.get(name)  # nothing where it has been made a parameter
+                if kept is not None and kept.is_meta:
                     yield owner, name, value
 
     def _adapt(self: Any, state_dict: dict[str, Any], prefix: str) -> None:

@@ -7,7 +7,6 @@ and 143 after a request to end (SIGTERM), each told in one line; and 141 if nobo
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import importlib
 import importlib.metadata
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__
-from .terminal import Interrupted, RefusedError, reason, write_problem
+from .terminal import Interrupted, RefusedError, answered, reason, write_problem
 
 FRAMEWORKS = {"snntorch": "snnTorch", "spikingjelly": "SpikingJelly"}
 STUDIES = {
@@ -36,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     command = "snn-ext"
     try:
-        with _termination():
+        with answered(signal.SIGTERM, _terminate):
             try:
                 arguments = _parser().parse_args(argv)
                 command = f"snn-ext {arguments.command}"
@@ -71,22 +70,9 @@ class _Terminated(KeyboardInterrupt):
     """A request to end, which is answered like an interrupt."""
 
 
-@contextlib.contextmanager
-def _termination() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that what is finished is kept and what is half done is removed."""
-
-    def end(number: int, frame: Any) -> NoReturn:
-        raise _Terminated
-
-    try:
-        before = signal.signal(signal.SIGTERM, end)
-    except ValueError:  # only the main thread may
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _terminate(number: int, frame: Any) -> NoReturn:
+    """Make an exception of SIGTERM, so that what is finished is kept and what is half done is removed."""
+    raise _Terminated
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

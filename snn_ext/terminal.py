@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import sys
 import tempfile
 import time
@@ -104,6 +105,20 @@ class Progress:
             part = "" if self.total is None else f", {100 * self.done // self.total} %"
             line = f"{minutes}:{seconds:02}{part}  {self.what}"
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def answered(number: int, handler: Any) -> Iterator[None]:
+    """Answer a signal by `handler` for a while; not outside the main thread, which alone may."""
+    try:
+        before = signal.signal(number, handler)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def test_a_native_checkpoint_loads_and_constants_stay_those_of_the_constructor(f
 def test_ours_loads_into_the_native_network(face):
     for neuron in neurons(face)[:2]:
         native = face.native(0.25) if face.name == "snntorch" else face.native(4.0)
-        native.load_state_dict(neuron.state_dict())
+        assert not any(native.load_state_dict(neuron.state_dict()))
 
 
 def test_what_is_learned_and_not_in_the_checkpoint_starts_where_it_was_put_and_says_so_once(face):
@@ -189,6 +189,14 @@ def test_another_reset_in_the_checkpoint_is_said(face):
         neuron.load_state_dict(face.native(0.5, reset_mechanism="zero").state_dict())
     assert neuron.reset_mechanism == "subtract"
     assert neuron.reset_mechanism_val == 0
+
+
+def test_a_constant_may_be_made_a_parameter(face):
+    neuron = neurons(face)[2]
+    del neuron.amplitude
+    neuron.amplitude = nn.Parameter(torch.tensor(0.75))
+    run(face, neuron.to(torch.float64), torch.rand(3, 2, 3, dtype=torch.float64)).sum().backward()
+    assert neuron.amplitude.grad is not None
 
 
 @pytest.mark.parametrize("assign", [False, True])

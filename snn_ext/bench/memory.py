@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..terminal import answered
 from .cases import cases, forced, step
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # as malloc.h has them
@@ -75,7 +75,7 @@ def measured(
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return what `function` returns in a process of its own, which an interrupt ends without a word."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        with _deaf():
+        with answered(signal.SIGINT, signal.SIG_IGN):  # a process that is started meanwhile does so for good
             found = process.submit(function, *arguments)
         try:
             return found.result()
@@ -83,20 +83,6 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
             for child in multiprocessing.active_children():
                 child.terminate()
             raise
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Ignore Ctrl-C for a moment; a process that is started meanwhile ignores it for good."""
-    try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # only the main thread may
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _measured(

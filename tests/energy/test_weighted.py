@@ -180,7 +180,7 @@ class TestSilence:
             for _ in range(40):
                 reset(face, net)
                 net(x)
-                penalty()
+                assert penalty() == 0
 
 
 STEPS, BATCH = 6, 64
